@@ -1,0 +1,3 @@
+//! The `ferryfs` binary.
+
+fn main() {}

@@ -1,0 +1,81 @@
+//! What a call can answer besides success.
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, in POSIX terms; `fuse/errno.rs` gives each its number.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such name or inode.
+    #[error("no such file or directory")]
+    NotFound,
+    /// The name exists.
+    #[error("file exists")]
+    Exists,
+    /// Not a directory.
+    #[error("not a directory")]
+    NotDirectory,
+    /// Is a directory.
+    #[error("is a directory")]
+    IsDirectory,
+    /// Directory not empty.
+    #[error("directory not empty")]
+    NotEmpty,
+    /// Name or key too long.
+    #[error("name too long")]
+    NameTooLong,
+    /// The name cannot be part of a key (not UTF-8, forbidden control character).
+    #[error("name cannot be an object key")]
+    IllegalName,
+    /// Rename or link across mappings.
+    #[error("across mappings")]
+    CrossDevice,
+    /// The arguments make no sense.
+    #[error("invalid argument")]
+    Invalid,
+    /// Not implemented here.
+    #[error("operation not supported")]
+    NotSupported,
+    /// The mount or mapping is read-only.
+    #[error("read-only file system")]
+    ReadOnly,
+    /// The caller may not.
+    #[error("permission denied")]
+    PermissionDenied,
+    /// Not the owner.
+    #[error("operation not permitted")]
+    NotPermitted,
+    /// No space in the cache.
+    #[error("no space left")]
+    NoSpace,
+    /// Beyond the largest size.
+    #[error("file too large")]
+    TooLarge,
+    /// No such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// No such handle.
+    #[error("bad file handle")]
+    BadHandle,
+    /// SEEK_DATA or SEEK_HOLE beyond the end.
+    #[error("no such offset")]
+    NoOffset,
+    /// The mapping is offline and the answer is not known here.
+    #[error("the store cannot be reached")]
+    Offline,
+    /// The object is archived.
+    #[error("the object is archived")]
+    Archived,
+    /// The store refused; the log has its message.
+    #[error("the store failed: {0}")]
+    Store(#[from] crate::store::Error),
+    /// The journal failed; the mount takes no more writes.
+    #[error("{0}")]
+    Journal(#[from] crate::journal::Error),
+    /// A local file failed.
+    #[error("local i/o: {0}")]
+    Io(#[from] std::io::Error),
+    /// Content is not what its checksum says, or changed under the reader.
+    #[error("content is not what the store announced")]
+    Corrupt,
+}
