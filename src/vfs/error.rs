@@ -75,6 +75,9 @@ pub enum Error {
     /// A local file failed.
     #[error("local i/o: {0}")]
     Io(#[from] std::io::Error),
+    /// The inode is not what the path names any more: look it up again.
+    #[error("stale file handle")]
+    Stale,
     /// Content is not what its checksum says, or changed under the reader.
     #[error("content is not what the store announced")]
     Corrupt,
