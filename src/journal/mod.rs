@@ -12,9 +12,11 @@
 //! 4. SQL is nowhere but in this room.
 
 mod error;
+mod numbers;
 mod rows;
 
 pub use error::{Error, Result};
+pub use numbers::Numbers;
 pub use rows::{
     AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, Hold, InodeRow, Mark, Op,
     PartRow, RecordOutcome, RecordRow, Remote, RemovalRow, Snapshot, TargetKind, TargetRow,
