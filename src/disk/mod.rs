@@ -1,1 +1,41 @@
-//! Placeholder until the room is filled.
+//! The local machine: files, leases, locks, mounts, processes. Every system call that std does not
+//! offer is made here, and so is all unsafe code of the crate.
+//!
+//! # Promise
+//! Each function does one thing to the disk or asks it one question, and its error names the
+//! operation and the path. Nothing here retries, caches or decides.
+//!
+//! # Invariants
+//! 1. Errors keep the system's number: [`errno`] finds it below the words that were added.
+//! 2. (C3) [`fstat`] and [`lstat`] ask for both mtime and ctime: the kernel arms its fine-grained
+//!    time stamps only for a reader that asked.
+//! 3. (C4) A lease is never held beyond [`read_lease_grantable`], and SIGIO, which would end the
+//!    process when somebody opens the file at that moment, is ignored before the first.
+//! 4. (J6) [`create_exclusive`] never opens what exists.
+
+mod copy;
+mod dirlock;
+mod error;
+mod file;
+mod lease;
+mod mounts;
+mod process;
+mod space;
+mod stat;
+mod unprivileged;
+mod xattr;
+
+pub use copy::copy_contents;
+pub use dirlock::DirLock;
+pub use error::errno;
+pub use file::{
+    chmod, create_exclusive, fallocate, make_dir_private, open_read, open_write, punch_hole, rename, seek, set_times,
+    sync_data, sync_dir, sync_file, truncate, unlink,
+};
+pub use lease::read_lease_grantable;
+pub use mounts::{MountInfo, mount_id, mount_info, unmount};
+pub use process::{boot_id, boot_id_from, kernel_version, kill_self, killed_by_signal, raise_nofile_limit, umask};
+pub use space::{SpaceStat, statvfs};
+pub use stat::{FileStat, fstat, lstat};
+pub use unprivileged::UnprivilegedThread;
+pub use xattr::{XattrSource, get_xattr, remove_xattr, set_xattr};
