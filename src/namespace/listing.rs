@@ -1,0 +1,480 @@
+//! Asking the bucket: listings of directories, probes of names, attributes of objects.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+use futures::stream::{self, StreamExt};
+
+use crate::journal::{AttributeRow, Durability, Op};
+use crate::store::{self, ErrorKind, GetOptions, HeadOptions, ListOptions, ObjectMeta};
+use crate::types::{FileKind, Ino, Key};
+
+use super::error::{Error, Result};
+use super::headers::attributes_of;
+use super::mapping::Mapping;
+use super::merge::{Listed, Moment, Replaced, remote_of};
+use super::{Namespace, Tree};
+
+/// HEADs of one directory at a time.
+const HEADS: usize = 16;
+/// Longest target of a symbolic link (PATH_MAX).
+const LINK_MAX: u64 = 4096;
+
+/// What a name means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// This inode.
+    Found(Ino),
+    /// Nothing.
+    Absent,
+}
+
+enum Need {
+    Answer(Lookup),
+    List,
+    Probe,
+}
+
+impl Namespace {
+    /// What `name` in `parent` means, asking the bucket if what is known is older than `attr_ttl`.
+    ///
+    /// # Errors
+    /// Not a directory; the store failed or is offline and the answer is not known here.
+    pub async fn lookup(&self, parent: Ino, name: &str) -> Result<Lookup> {
+        match self.need(parent, name)? {
+            Need::Answer(answer) => return Ok(answer),
+            Need::List => {
+                if self.online(parent)? && !self.list_dir(parent, true).await? {
+                    self.probe(parent, name).await?;
+                }
+            }
+            Need::Probe => {
+                if self.online(parent)? {
+                    self.probe(parent, name).await?;
+                }
+            }
+        }
+        self.read(|tree| match tree.child(parent, name) {
+            Some(ino) => Ok(Lookup::Found(ino)),
+            None if tree.mapping_of(parent).is_some_and(|mapping| mapping.is_offline()) => {
+                Err(Error::Offline(self.mapping_name(tree, parent)))
+            }
+            None => Ok(Lookup::Absent),
+        })
+    }
+
+    fn mapping_name(&self, tree: &Tree, ino: Ino) -> String {
+        tree.mapping_of(ino).map_or_else(String::new, |mapping| mapping.store.name().to_owned())
+    }
+
+    fn online(&self, ino: Ino) -> Result<bool> {
+        self.read(|tree| Ok(tree.mapping_of(ino).is_some_and(|mapping| !mapping.is_offline())))
+    }
+
+    fn need(&self, parent: Ino, name: &str) -> Result<Need> {
+        let now = self.clock().monotonic();
+        let ttl = self.attr_ttl();
+        let fresh = |at: Option<std::time::Duration>| at.is_some_and(|at| now < at + ttl);
+        self.read(|tree| {
+            let dir = tree.get(parent).ok_or(Error::NotFound)?;
+            let state = dir.dir.as_ref().ok_or(Error::NotDirectory)?;
+            let child = state.children.get(name).copied();
+            if let Some(inode) = child.and_then(|ino| tree.get(ino)) {
+                if fresh(inode.checked) || fresh(inode.settled) || tree.is_top(inode.ino()) || inode.attempting {
+                    return Ok(Need::Answer(Lookup::Found(inode.ino())));
+                }
+                if inode.handles > 0 || tree.is_pending(inode.ino()) {
+                    return Ok(Need::Answer(Lookup::Found(inode.ino())));
+                }
+            }
+            if tree.mapping_of(parent).is_none() || !dir.row.linked {
+                // The synthetic root knows its entries; an unlinked directory has none.
+                return Ok(Need::Answer(child.map_or(Lookup::Absent, Lookup::Found)));
+            }
+            if fresh(state.listed) {
+                return Ok(Need::Answer(child.map_or(Lookup::Absent, Lookup::Found)));
+            }
+            Ok(if state.large { Need::Probe } else { Need::List })
+        })
+    }
+
+    /// The directory's entries are at most `attr_ttl` old when this returns.
+    ///
+    /// # Errors
+    /// The store failed, or is offline and the directory was never listed.
+    pub async fn refresh(&self, dir: Ino) -> Result<()> {
+        let now = self.clock().monotonic();
+        let (fresh, listed, online) = self.read(|tree| {
+            let inode = tree.get(dir).ok_or(Error::NotFound)?;
+            let state = inode.dir.as_ref().ok_or(Error::NotDirectory)?;
+            let online = match tree.mapping_of(dir) {
+                None => return Ok((true, true, true)),
+                Some(mapping) => !mapping.is_offline(),
+            };
+            let fresh = !inode.row.linked || state.listed.is_some_and(|at| now < at + self.attr_ttl());
+            Ok::<_, Error>((fresh, state.listed.is_some(), online))
+        })?;
+        if fresh || (listed && !online) {
+            return Ok(());
+        }
+        if !online {
+            return Err(Error::Offline(self.read(|tree| self.mapping_name(tree, dir))));
+        }
+        match self.list_dir(dir, false).await {
+            // Old entries beat no entries when the network has just gone.
+            Err(Error::Store(error)) if error.is_offline() && listed => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Forgets how fresh a directory's entries are: the next look asks the bucket.
+    pub fn expire(&self, dir: Ino) {
+        self.touch(|tree| {
+            if let Some(state) = tree.get_mut(dir).and_then(|inode| inode.dir.as_mut()) {
+                state.listed = None;
+            }
+        });
+    }
+
+    /// Lists a directory. With `first_page_only`, gives up and answers `false` when there is more
+    /// than one page.
+    async fn list_dir(&self, dir: Ino, first_page_only: bool) -> Result<bool> {
+        let gate = {
+            let mut gates = self.inner.listing.lock().unwrap_or_else(PoisonError::into_inner);
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+            gates.entry(dir).or_default().clone()
+        };
+        let asked = self.clock().monotonic();
+        let _one_at_a_time = gate.lock().await;
+        let (mapping, prefix, since) = self.read(|tree| {
+            let mapping = tree.mapping_of(dir).cloned().ok_or(Error::NotFound)?;
+            let prefix = tree.prefix(dir).ok_or(Error::NotFound)?;
+            let since = tree.get(dir).and_then(|inode| inode.dir.as_ref()).and_then(|state| state.listed);
+            Ok::<_, Error>((mapping, prefix, since))
+        })?;
+        if since.is_some_and(|at| at >= asked) {
+            return Ok(true);
+        }
+        let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
+        let mut listed = Listed::default();
+        let mut marker = None;
+        loop {
+            let options =
+                ListOptions { prefix: prefix.clone(), delimiter: Some('/'), marker: marker.take(), max_keys: 0 };
+            let page = mapping.store.list(options).await;
+            mapping.observe(&page);
+            let page = page?;
+            collect(&mut listed, &prefix, page.objects, page.prefixes);
+            marker = page.next_marker;
+            if marker.is_none() {
+                break;
+            }
+            self.touch(|tree| {
+                if let Some(state) = tree.get_mut(dir).and_then(|inode| inode.dir.as_mut()) {
+                    state.large = true;
+                }
+            });
+            if first_page_only {
+                return Ok(false);
+            }
+        }
+        if listed.unreachable > 0 {
+            tracing::warn!(store = mapping.store.name(), prefix, count = listed.unreachable, "keys without a path");
+        }
+        let known = self.known_attributes(&mapping, &prefix).await?;
+        let ((replaced, doubts), commit) =
+            self.update(Durability::Buffered, |tree, ops| tree.merge_dir(dir, &listed, &known, moment, ops));
+        commit.in_background();
+        self.announce(replaced);
+        stream::iter(doubts.missing).for_each_concurrent(HEADS, |ino| self.confirm(ino)).await;
+        stream::iter(doubts.risen)
+            .for_each_concurrent(HEADS, |name| async move {
+                if let Err(error) = self.probe(dir, &name).await {
+                    tracing::debug!(%error, name, "a name deleted lately could not be checked");
+                }
+            })
+            .await;
+        Ok(true)
+    }
+
+    async fn known_attributes(&self, mapping: &Mapping, prefix: &str) -> Result<HashMap<Key, AttributeRow>> {
+        let journal = self.journal().clone();
+        let (target, prefix) = (mapping.target, prefix.to_owned());
+        let rows = tokio::task::spawn_blocking(move || journal.attributes_under(target, &prefix))
+            .await
+            .map_err(|_| crate::journal::Error::Closed)??;
+        Ok(rows.into_iter().map(|row| (row.key.clone(), row)).collect())
+    }
+
+    fn announce(&self, replaced: Vec<Replaced>) {
+        for one in replaced {
+            // Nobody listens during shutdown only.
+            let _gone = self.inner.replaced.send(one);
+        }
+    }
+
+    /// R7: an own object that a listing does not show is dropped only if a HEAD agrees.
+    async fn confirm(&self, ino: Ino) {
+        let found = self.read(|tree| {
+            let inode = tree.get(ino)?;
+            let key = inode.row.remote.as_ref().map(|remote| remote.key.clone()).or_else(|| tree.key(ino))?;
+            Some((tree.mapping_of(ino)?.clone(), key))
+        });
+        let Some((mapping, key)) = found else { return };
+        match mapping.store.head(&key, HeadOptions::default()).await {
+            Ok(meta) => {
+                self.take_version(ino, &meta);
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                let now = self.clock().now();
+                let (replaced, commit) = self.update(Durability::Buffered, |tree, ops| {
+                    let Some(inode) = tree.get(ino) else { return Vec::new() };
+                    let (dir, name) = (inode.row.parent, inode.row.name.clone());
+                    let implicit = inode.is_dir() && !tree.is_empty(ino);
+                    if tree.holds_pending(ino) || implicit || tree.child(dir, &name) != Some(ino) {
+                        return Vec::new();
+                    }
+                    tree.obsolete(dir, &name, now, ops)
+                });
+                commit.in_background();
+                self.announce(replaced);
+            }
+            Err(error) => tracing::debug!(%error, %key, "an own object that a listing lacks could not be checked"),
+        }
+    }
+
+    /// Takes over what a HEAD says of an inode's key: nothing if it is the version that is known.
+    fn take_version(&self, ino: Ino, meta: &ObjectMeta) -> Option<Ino> {
+        let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
+        let ((current, replaced), commit) = self.update(Durability::Buffered, |tree, ops| {
+            let Some(inode) = tree.get_mut(ino) else { return (None, Vec::new()) };
+            if inode.row.remote.as_ref().is_some_and(|remote| remote.etag == meta.etag) {
+                inode.checked = Some(moment.began);
+                return (Some(ino), Vec::new());
+            }
+            let (dir, name) = (inode.row.parent, inode.row.name.clone());
+            if tree.holds_pending(ino) || !tree.get(ino).is_some_and(|inode| inode.row.linked) {
+                return (Some(ino), Vec::new());
+            }
+            let replaced = tree.obsolete(dir, &name, moment.now, ops);
+            (tree.discover(dir, &name, meta, None, moment), replaced)
+        });
+        commit.in_background();
+        self.announce(replaced);
+        current
+    }
+
+    /// Asks the bucket for one name: as a directory (anything below it) and as an object.
+    async fn probe(&self, parent: Ino, name: &str) -> Result<()> {
+        let (mapping, prefix) = self.read(|tree| {
+            let mapping = tree.mapping_of(parent).cloned().ok_or(Error::NotFound)?;
+            Ok::<_, Error>((mapping, tree.prefix(parent).ok_or(Error::NotFound)?))
+        })?;
+        let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
+        let key = Key(format!("{prefix}{name}"));
+        let below = ListOptions { prefix: format!("{key}/"), max_keys: 1, ..ListOptions::default() };
+        let (object, below) =
+            futures::join!(mapping.store.head(&key, HeadOptions::default()), mapping.store.list(below));
+        mapping.observe(&below);
+        let below = below?;
+        let object = match object {
+            Ok(meta) => Some(meta),
+            Err(error) if error.kind == ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let is_dir = !below.objects.is_empty();
+        let (replaced, commit) = self.update(Durability::Buffered, |tree, ops| {
+            let known = tree.child(parent, name);
+            if let Some(ino) = known {
+                if tree.holds_pending(ino) || tree.overrides(ino, moment.began) {
+                    return Vec::new();
+                }
+                let same = tree.get(ino).is_some_and(|inode| {
+                    if inode.is_dir() {
+                        return is_dir;
+                    }
+                    let etag = inode.row.remote.as_ref().map(|remote| &remote.etag);
+                    !is_dir && etag.is_some() && etag == object.as_ref().map(|meta| &meta.etag)
+                });
+                if same {
+                    if let Some(inode) = tree.get_mut(ino) {
+                        inode.checked = Some(moment.began);
+                    }
+                    return Vec::new();
+                }
+            }
+            let target = mapping.target;
+            let replaced = tree.obsolete(parent, name, moment.now, ops);
+            if is_dir {
+                let all_leaving = below.objects.iter().all(|meta| tree.is_leaving(target, &meta.key));
+                if !all_leaving {
+                    tree.insert_dir(parent, name, moment);
+                }
+            } else if let Some(meta) = &object
+                && !tree.is_leaving(target, &meta.key)
+            {
+                tree.discover(parent, name, meta, None, moment);
+            }
+            replaced
+        });
+        commit.in_background();
+        self.announce(replaced);
+        Ok(())
+    }
+
+    /// The inode's attributes are the true ones when this returns; the inode that now stands at the
+    /// path, if the bucket has another version or kind there than was thought.
+    ///
+    /// # Errors
+    /// The store failed or is offline; the object is gone ([`Error::NotFound`]).
+    pub async fn ensure_attributes(&self, ino: Ino) -> Result<Ino> {
+        let asked = self.read(|tree| {
+            let inode = tree.get(ino).ok_or(Error::NotFound)?;
+            if inode.row.attrs_known || tree.is_top(ino) || !inode.row.linked {
+                return Ok(None);
+            }
+            let mapping = tree.mapping_of(ino).cloned().ok_or(Error::NotFound)?;
+            let key = tree.key(ino).ok_or(Error::NotFound)?;
+            Ok::<_, Error>(Some((mapping, key, inode.row.kind)))
+        })?;
+        let Some((mapping, key, kind)) = asked else { return Ok(ino) };
+        if mapping.is_offline() {
+            return Err(Error::Offline(mapping.store.name().to_owned()));
+        }
+        let head = mapping.store.head(&key, HeadOptions::default()).await;
+        mapping.observe(&head);
+        match head {
+            Ok(meta) => self.take_attributes(ino, &mapping, meta).await,
+            Err(error) if error.kind == ErrorKind::NotFound && kind == FileKind::Dir => {
+                // A prefix without a marker: the defaults are its attributes.
+                self.touch(|tree| {
+                    if let Some(inode) = tree.get_mut(ino) {
+                        inode.row.attrs_known = true;
+                    }
+                });
+                Ok(ino)
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                self.confirm(ino).await;
+                Err(Error::NotFound)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn take_attributes(&self, ino: Ino, mapping: &Mapping, meta: ObjectMeta) -> Result<Ino> {
+        let (kind, attrs) = attributes_of(&meta, &mapping.defaults);
+        let symlink = match kind {
+            FileKind::Symlink if meta.size <= LINK_MAX => Some(read_link(mapping, &meta).await?),
+            _ => None,
+        };
+        let kind = if symlink.is_none() && kind == FileKind::Symlink { FileKind::File } else { kind };
+        let row = AttributeRow {
+            target: mapping.target,
+            key: meta.key.clone(),
+            etag: meta.etag.clone(),
+            kind,
+            attrs,
+            symlink: symlink.clone(),
+            crc64: meta.crc64,
+        };
+        let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
+        let ((current, replaced), commit) = self.update(Durability::Buffered, |tree, ops| {
+            ops.push(Op::PutAttribute(row.clone()));
+            let Some(inode) = tree.get(ino) else { return (None, Vec::new()) };
+            if inode.row.attrs_known || tree.is_pending(ino) {
+                return (Some(ino), Vec::new());
+            }
+            let same = inode.row.kind == kind
+                && inode.row.remote.as_ref().is_none_or(|remote| remote.etag == meta.etag || inode.is_dir());
+            if !same {
+                let (dir, name) = (inode.row.parent, inode.row.name.clone());
+                let replaced = tree.obsolete(dir, &name, moment.now, ops);
+                return (tree.discover(dir, &name, &meta, Some(&row), moment), replaced);
+            }
+            tree.set_remote(ino, Some(remote_of(&meta)));
+            if let Some(inode) = tree.get_mut(ino) {
+                inode.row.attrs = attrs;
+                inode.row.attrs_known = true;
+                inode.row.symlink = symlink;
+                inode.row.ctime = meta.last_modified.unwrap_or(moment.now);
+                inode.checked = Some(moment.began);
+            }
+            (Some(ino), Vec::new())
+        });
+        commit.in_background();
+        self.announce(replaced);
+        current.ok_or(Error::NotFound)
+    }
+
+    /// Loads everything below a directory, by flat listings (a directory is about to move).
+    ///
+    /// # Errors
+    /// The store failed or is offline.
+    pub async fn load_tree(&self, dir: Ino) -> Result<()> {
+        let mut open = vec![dir];
+        while let Some(at) = open.pop() {
+            self.expire(at);
+            self.refresh(at).await?;
+            let dirs = self.read(|tree| {
+                tree.children(at)
+                    .into_iter()
+                    .flatten()
+                    .map(|(_, ino)| *ino)
+                    .filter(|ino| tree.get(*ino).is_some_and(super::Inode::is_dir))
+                    .collect::<Vec<_>>()
+            });
+            for child in &dirs {
+                self.ensure_attributes(*child).await?;
+            }
+            open.extend(dirs);
+        }
+        Ok(())
+    }
+}
+
+async fn read_link(mapping: &Mapping, meta: &ObjectMeta) -> Result<String> {
+    let options = GetOptions { if_match: Some(meta.etag.clone()), ..GetOptions::default() };
+    let mut got = mapping.store.get(&meta.key, options).await?;
+    let mut target = Vec::new();
+    while let Some(chunk) = got.body.next().await {
+        target.extend_from_slice(&chunk?);
+    }
+    String::from_utf8(target).map_err(|_| {
+        Error::Store(store::Error {
+            kind: ErrorKind::BadReply,
+            outcome: store::Outcome::NotApplied,
+            what: format!("GET {}/{}", mapping.store.name(), meta.key),
+            status: None,
+            code: None,
+            message: Some("the target of the symbolic link is not UTF-8".to_owned()),
+            request_id: None,
+            attempts: 1,
+            retry_after_s: None,
+            source: None,
+        })
+    })
+}
+
+/// Sorts a page into names. Keys without a path (N2) are counted.
+fn collect(listed: &mut Listed, prefix: &str, objects: Vec<ObjectMeta>, prefixes: Vec<String>) {
+    let usable = |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains('\0');
+    for meta in objects {
+        match meta.key.as_str().strip_prefix(prefix) {
+            Some("") => listed.marker = Some(meta),
+            Some(name) if usable(name) && name.len() <= 255 => {
+                listed.files.insert(name.to_owned(), meta);
+            }
+            _ => listed.unreachable += 1,
+        }
+    }
+    for common in prefixes {
+        match common.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('/')) {
+            Some(name) if name == super::mapping::RESERVED_NAME => {}
+            Some(name) if usable(name) && name.len() <= 255 => {
+                listed.dirs.insert(name.to_owned());
+            }
+            _ => listed.unreachable += 1,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! One mapping: a directory of the mount and the bucket prefix it shows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::store::ObjectStore;
+use crate::types::{Attrs, FileKind, Ino, Key, TargetId, TimeNs};
+
+/// Attributes of objects that carry none.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits of files.
+    pub file_mode: u32,
+    /// Permission bits of directories.
+    pub dir_mode: u32,
+}
+
+impl Defaults {
+    /// The attributes of an object of which only the kind and the store's time are known.
+    pub fn attrs(&self, kind: FileKind, mtime: TimeNs) -> Attrs {
+        let mode = match kind {
+            FileKind::File => self.file_mode,
+            FileKind::Dir => self.dir_mode,
+            FileKind::Symlink => 0o777,
+        };
+        Attrs { mode, uid: self.uid, gid: self.gid, mtime }
+    }
+}
+
+/// A directory of the mount and what it shows.
+#[derive(Debug)]
+pub struct Mapping {
+    /// Its number in the journal.
+    pub target: TargetId,
+    /// The directory below the mount's root; empty for a mapping at `/`.
+    pub name: String,
+    /// Begins every key; empty or ending with `/`.
+    pub prefix: String,
+    /// The bucket.
+    pub store: Arc<dyn ObjectStore>,
+    /// The sync task that hears of its objects.
+    pub sync: Option<TargetId>,
+    /// Of objects that carry none.
+    pub defaults: Defaults,
+    offline: AtomicBool,
+}
+
+/// Keys below `<prefix>` + this hold versions that a rename cycle moved out of the way (R3); they
+/// are never shown and never announced.
+pub(crate) const RESERVED_NAME: &str = ".ferryfs-moving";
+
+impl Mapping {
+    /// A mapping that is online until a call fails.
+    pub fn new(
+        target: TargetId,
+        name: String,
+        prefix: String,
+        store: Arc<dyn ObjectStore>,
+        sync: Option<TargetId>,
+        defaults: Defaults,
+    ) -> Mapping {
+        Mapping { target, name, prefix, store, sync, defaults, offline: AtomicBool::new(false) }
+    }
+
+    /// The inode of its directory, if it is the mount's root.
+    pub fn is_root(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    /// P7: calls that need the store fail fast until a probe succeeds.
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of how a call on the store ended; says so once on each change.
+    pub fn observe<T>(&self, result: &crate::store::Result<T>) {
+        match result {
+            Err(error) if error.is_offline() => {
+                if !self.offline.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(store = self.store.name(), %error, "mapping is offline");
+                }
+            }
+            Err(_) | Ok(_) => {
+                if self.offline.swap(false, Ordering::Relaxed) {
+                    tracing::info!(store = self.store.name(), "mapping is online again");
+                }
+            }
+        }
+    }
+
+    /// The reserved key of an attempt (R3).
+    pub fn reserved_key(&self, ino: Ino, attempt: u64) -> Key {
+        Key(format!("{}{RESERVED_NAME}/{ino}.{attempt}", self.prefix))
+    }
+}

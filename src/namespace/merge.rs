@@ -1,0 +1,303 @@
+//! What the bucket said, merged into the tree (R7, C1).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::journal::{AttributeRow, Op, Remote};
+use crate::store::ObjectMeta;
+use crate::types::{BackingNo, FileKind, Ino, Key, TimeNs};
+
+use super::inode::Inode;
+use super::tree::{OWN_OVERRIDES, Tree, below_prefix};
+
+/// An inode that the bucket made obsolete at its path.
+#[derive(Clone, Debug)]
+pub struct Replaced {
+    /// The inode that lost its name.
+    pub ino: Ino,
+    /// Its directory.
+    pub parent: Ino,
+    /// The name.
+    pub name: String,
+    /// Its backing file, if nobody uses it any more: unlink it once the queued rows are on disk.
+    pub trash: Option<BackingNo>,
+}
+
+/// A directory as listed.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// Objects by name.
+    pub(crate) files: BTreeMap<String, ObjectMeta>,
+    /// Names of common prefixes.
+    pub(crate) dirs: BTreeSet<String>,
+    /// The directory's own marker.
+    pub(crate) marker: Option<ObjectMeta>,
+    /// Keys that have no path (N2).
+    pub(crate) unreachable: usize,
+}
+
+/// When a listing was made (monotonic), and the wall clock for new inodes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) began: Duration,
+    pub(crate) now: TimeNs,
+}
+
+/// What a merge could not decide by the listing alone.
+#[derive(Debug, Default)]
+pub(crate) struct Doubts {
+    /// Own objects that the listing does not show: HEAD them before they are dropped (R7).
+    pub(crate) missing: Vec<Ino>,
+    /// Names that we deleted lately and that the listing still shows: HEAD them before showing.
+    pub(crate) risen: Vec<String>,
+}
+
+/// The remote version that a listing or a HEAD tells of.
+pub(crate) fn remote_of(meta: &ObjectMeta) -> Remote {
+    Remote {
+        key: meta.key.clone(),
+        etag: meta.etag.clone(),
+        size: meta.size,
+        crc64: meta.crc64,
+        version_id: meta.version_id.clone(),
+        last_modified: meta.last_modified,
+    }
+}
+
+impl Tree {
+    /// An own operation settled so lately that a listing begun at `began` may not show it (R7).
+    pub(crate) fn overrides(&self, ino: Ino, began: Duration) -> bool {
+        self.get(ino).and_then(|inode| inode.settled).is_some_and(|settled| began < settled + OWN_OVERRIDES)
+    }
+
+    /// The key is an own version on its way out: owed for removal, or waiting to be copied to
+    /// another name.
+    pub(crate) fn is_leaving(&self, target: crate::types::TargetId, key: &Key) -> bool {
+        self.removals.contains_key(&(target, key.clone()))
+            || self
+                .at_remote(target, key)
+                .iter()
+                .any(|ino| self.get(*ino).is_some_and(|inode| inode.row.linked) && self.key(*ino).as_ref() != Some(key))
+    }
+
+    /// Merges a complete listing of a directory.
+    pub(crate) fn merge_dir(
+        &mut self,
+        dir: Ino,
+        listed: &Listed,
+        known: &HashMap<Key, AttributeRow>,
+        moment: Moment,
+        ops: &mut Vec<Op>,
+    ) -> (Vec<Replaced>, Doubts) {
+        let mut replaced = Vec::new();
+        let mut doubts = Doubts::default();
+        let began = moment.began;
+        self.deleted.retain(|_, at| began < *at + OWN_OVERRIDES);
+        if let Some(marker) = &listed.marker {
+            let unknown = self.get(dir).is_some_and(|inode| inode.row.remote.is_none() && !self.is_top(dir));
+            if unknown && !self.is_leaving_at(dir, &marker.key) {
+                self.set_remote(dir, Some(remote_of(marker)));
+            }
+        }
+        for (name, meta) in &listed.files {
+            if listed.dirs.contains(name) {
+                continue; // N2: the directory wins.
+            }
+            self.merge_file(dir, name, meta, known.get(&meta.key), moment, &mut replaced, &mut doubts, ops);
+        }
+        for name in &listed.dirs {
+            self.merge_subdir(dir, name, moment, &mut replaced, ops);
+        }
+        let present: Vec<(String, Ino)> =
+            self.children(dir).into_iter().flatten().map(|(name, ino)| (name.clone(), *ino)).collect();
+        for (name, ino) in present {
+            let shown = if self.get(ino).is_some_and(Inode::is_dir) {
+                listed.dirs.contains(&name)
+            } else {
+                listed.files.contains_key(&name)
+            };
+            if shown || self.holds_pending(ino) || self.overrides(ino, began) || self.is_top(ino) {
+                continue;
+            }
+            if self.get(ino).is_some_and(|inode| inode.persisted || inode.row.remote.is_some() && inode.is_dir()) {
+                doubts.missing.push(ino);
+            } else {
+                replaced.extend(self.obsolete(dir, &name, moment.now, ops));
+            }
+        }
+        if let Some(state) = self.get_mut(dir).and_then(|inode| inode.dir.as_mut()) {
+            state.listed = Some(began);
+        }
+        (replaced, doubts)
+    }
+
+    fn is_leaving_at(&self, ino: Ino, key: &Key) -> bool {
+        self.get(ino).is_none_or(|inode| self.is_leaving(inode.row.target, key))
+    }
+
+    /// It, or anything below it, waits for the bucket or is in use here.
+    pub(crate) fn holds_pending(&self, ino: Ino) -> bool {
+        self.is_pending(ino)
+            || self.get(ino).is_some_and(|inode| inode.attempting)
+            || self.below(ino).iter().any(|below| self.is_pending(*below))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one object of a merge and the merge's outputs")]
+    fn merge_file(
+        &mut self,
+        dir: Ino,
+        name: &str,
+        meta: &ObjectMeta,
+        known: Option<&AttributeRow>,
+        moment: Moment,
+        replaced: &mut Vec<Replaced>,
+        doubts: &mut Doubts,
+        ops: &mut Vec<Op>,
+    ) {
+        if self.is_leaving_at(dir, &meta.key) {
+            return;
+        }
+        let Some(target) = self.get(dir).map(|inode| inode.row.target) else { return };
+        match self.child(dir, name) {
+            None => {
+                if self.deleted.contains_key(&(target, meta.key.clone())) {
+                    doubts.risen.push(name.to_owned());
+                } else {
+                    self.discover(dir, name, meta, known, moment);
+                }
+            }
+            Some(ino) => {
+                let same = self.get(ino).is_some_and(|inode| {
+                    !inode.is_dir() && inode.row.remote.as_ref().is_some_and(|remote| remote.etag == meta.etag)
+                });
+                if same {
+                    if let Some(inode) = self.get_mut(ino) {
+                        inode.checked = Some(moment.began);
+                    }
+                } else if !self.holds_pending(ino) && !self.overrides(ino, moment.began) {
+                    replaced.extend(self.obsolete(dir, name, moment.now, ops));
+                    self.discover(dir, name, meta, known, moment);
+                }
+            }
+        }
+    }
+
+    fn merge_subdir(&mut self, dir: Ino, name: &str, moment: Moment, replaced: &mut Vec<Replaced>, ops: &mut Vec<Op>) {
+        match self.child(dir, name) {
+            Some(ino) if self.get(ino).is_some_and(Inode::is_dir) => {
+                if let Some(inode) = self.get_mut(ino) {
+                    inode.checked = Some(moment.began);
+                }
+            }
+            Some(ino) => {
+                if !self.holds_pending(ino) && !self.overrides(ino, moment.began) {
+                    replaced.extend(self.obsolete(dir, name, moment.now, ops));
+                    self.discover_dir(dir, name, moment);
+                }
+            }
+            None => self.discover_dir(dir, name, moment),
+        }
+    }
+
+    /// A prefix of which nothing is known yet. It is not shown while all that makes it visible is on
+    /// its way out.
+    fn discover_dir(&mut self, dir: Ino, name: &str, moment: Moment) {
+        let Some(prefix) = self.prefix(dir) else { return };
+        let Some(target) = self.get(dir).map(|inode| inode.row.target) else { return };
+        let prefix = format!("{prefix}{name}/");
+        let leaving = below_prefix(&self.removals, target, &prefix).next().is_some()
+            || below_prefix(&self.deleted, target, &prefix).next().is_some()
+            || below_prefix(&self.by_remote, target, &prefix)
+                .any(|(key, inos)| inos.iter().any(|ino| self.key(*ino).as_ref() != Some(key)));
+        if leaving {
+            return;
+        }
+        self.insert_dir(dir, name, moment);
+    }
+
+    /// A directory that the bucket has and that is not known here.
+    pub(crate) fn insert_dir(&mut self, dir: Ino, name: &str, moment: Moment) -> Option<Ino> {
+        let mapping = self.mapping_of(dir)?.clone();
+        let attrs = mapping.defaults.attrs(FileKind::Dir, moment.now);
+        let ino = self.next_ino_or_log()?;
+        let mut row = Inode::blank(ino, mapping.target, FileKind::Dir, (dir, name.to_owned()), attrs, moment.now);
+        row.attrs_known = false;
+        row.remote_attr_generation = row.attr_generation;
+        let mut inode = Inode::new(row);
+        inode.checked = Some(moment.began);
+        self.inodes.insert(ino, inode);
+        self.enter(dir, name, ino);
+        Some(ino)
+    }
+
+    /// An object that the bucket has and that is not known here.
+    pub(crate) fn discover(
+        &mut self,
+        dir: Ino,
+        name: &str,
+        meta: &ObjectMeta,
+        known: Option<&AttributeRow>,
+        moment: Moment,
+    ) -> Option<Ino> {
+        let mapping = self.mapping_of(dir)?.clone();
+        let known = known.filter(|row| row.etag == meta.etag && row.kind != FileKind::Dir);
+        let kind = known.map_or(FileKind::File, |row| row.kind);
+        let mtime = meta.last_modified.unwrap_or(moment.now);
+        let attrs = known.map_or_else(|| mapping.defaults.attrs(kind, mtime), |row| row.attrs);
+        let ino = self.next_ino_or_log()?;
+        let mut row = Inode::blank(ino, mapping.target, kind, (dir, name.to_owned()), attrs, mtime);
+        row.attrs_known = known.is_some();
+        row.remote_attr_generation = row.attr_generation;
+        row.remote_generation = row.generation;
+        row.size = meta.size;
+        row.symlink = known.and_then(|row| row.symlink.clone());
+        let mut inode = Inode::new(row);
+        inode.checked = Some(moment.began);
+        self.inodes.insert(ino, inode);
+        let mut remote = remote_of(meta);
+        remote.crc64 = remote.crc64.or(known.and_then(|row| row.crc64));
+        self.set_remote(ino, Some(remote));
+        self.enter(dir, name, ino);
+        Some(ino)
+    }
+
+    /// A name that was in the bucket all along: the directory's times stay.
+    fn enter(&mut self, dir: Ino, name: &str, ino: Ino) {
+        if let Some(state) = self.get_mut(dir).and_then(|inode| inode.dir.as_mut()) {
+            state.children.insert(name.to_owned(), ino);
+        }
+    }
+
+    fn next_ino_or_log(&mut self) -> Option<Ino> {
+        match self.next_ino() {
+            Ok(ino) => Some(ino),
+            Err(error) => {
+                tracing::error!(%error, "no inode numbers: an object is not shown");
+                None
+            }
+        }
+    }
+
+    /// Another host changed or removed what a name shows: the inode loses its name, nothing is owed.
+    pub(crate) fn obsolete(&mut self, dir: Ino, name: &str, now: TimeNs, ops: &mut Vec<Op>) -> Vec<Replaced> {
+        let Some(ino) = self.child(dir, name) else { return Vec::new() };
+        let mut gone = Vec::new();
+        for below in self.below(ino).into_iter().rev().chain([ino]) {
+            let Some(inode) = self.get_mut(below) else { continue };
+            let (parent, name) = (inode.row.parent, inode.row.name.clone());
+            inode.row.linked = false;
+            inode.row.ctime = now;
+            let persisted = inode.persisted;
+            if let Some(state) = self.get_mut(parent).and_then(|inode| inode.dir.as_mut()) {
+                state.children.remove(&name);
+            }
+            let unused = self.get(below).is_some_and(Inode::is_unused);
+            let trash = if unused { self.reap(below, ops) } else { None };
+            if !unused && persisted {
+                self.persist(below, ops);
+            }
+            gone.push(Replaced { ino: below, parent, name, trash });
+        }
+        gone
+    }
+}
