@@ -239,6 +239,8 @@ pub enum AnnouncementState {
     Owed,
     /// Declared failed; kept and shown.
     Failed,
+    /// Declared failed by time alone: kept and shown, and owed again at the first acceptance (O3).
+    GaveUp,
 }
 
 /// A key that OMS must be told of (O1).
