@@ -1,0 +1,20 @@
+//! What can be wrong with the configuration of a sync task.
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A sync task that cannot be talked to as configured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The address is not that of a sync task.
+    #[error("`{url}` is not the address of a sync task: {reason}")]
+    Url {
+        /// As configured, without query and user information.
+        url: String,
+        /// What is wrong with it, and what is wanted.
+        reason: String,
+    },
+    /// A credential holds what no header can carry.
+    #[error("the {0} of the sync task holds characters that no request header can carry")]
+    Credential(&'static str),
+}
