@@ -1,1 +1,227 @@
-//! Placeholder until the room is filled.
+//! Backing files and the space they take.
+//!
+//! # Promise
+//! A backing file is one inode on the local disk for as long as any handle of ours or of a program
+//! refers to it (C1). Content that the bucket lacks lies under the state directory, content that it
+//! has under the cache directory (J5).
+//!
+//! # Invariants
+//! 1. (J6) Files are created exclusively, under numbers never given out before.
+//! 2. No write descriptor is kept here: the lease test (C4) would lie.
+//! 3. Rows come first: this room unlinks and moves only what its caller's rows, already durable
+//!    enough, have let go (J2).
+//! 4. `used` counts every backing file once, by the size last told; clean files are evicted least
+//!    recently used first.
+//!
+//! Lock: the space table, taken last and never held across I/O.
+
+mod error;
+mod layout;
+mod mark;
+mod orphans;
+mod space;
+
+pub use error::{Error, Result};
+pub use mark::{Tag, mark, same_mark};
+pub use space::Usage;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::disk;
+use crate::journal::{Counter, Journal, Numbers};
+use crate::types::BackingNo;
+
+use layout::{Layout, Place};
+use space::Space;
+
+/// How the room behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of dirty content (below the state directory).
+    pub state_dir: PathBuf,
+    /// Directory of clean content.
+    pub cache_dir: PathBuf,
+    /// Bytes that all backing files together may take.
+    pub limit: u64,
+}
+
+/// Handle of the room; cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    layout: Layout,
+    options: Options,
+    numbers: Mutex<Numbers>,
+    space: Mutex<Space>,
+}
+
+impl Cache {
+    /// Makes the directories. Locking them against a second daemon is the caller's.
+    ///
+    /// # Errors
+    /// The directories cannot be made.
+    pub fn open(options: Options, journal: Journal) -> Result<Cache> {
+        let layout = Layout::open(&options.state_dir, &options.cache_dir)?;
+        let numbers = Mutex::new(Numbers::new(journal, Counter::Backing));
+        let space = Mutex::new(Space::new(options.limit));
+        Ok(Cache { inner: Arc::new(Inner { layout, options, numbers, space }) })
+    }
+
+    fn space(&self) -> MutexGuard<'_, Space> {
+        self.inner.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that no file has and none will get again.
+    ///
+    /// # Errors
+    /// The journal cannot reserve numbers.
+    pub fn reserve(&self) -> Result<BackingNo> {
+        let mut numbers = self.inner.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(BackingNo(numbers.next()?))
+    }
+
+    /// A new, empty file for content that programs will write. The descriptor may write: drop it
+    /// before the lease is asked for.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn create_dirty(&self, tag: &Tag) -> Result<(BackingNo, File)> {
+        let no = self.reserve()?;
+        let file = disk::create_exclusive(&self.inner.layout.path(Place::Dirty, no), 0o600)?;
+        mark::set_tag(&file, tag)?;
+        self.space().tell(no, 0, false);
+        Ok((no, file))
+    }
+
+    /// A new, empty file for content that is being fetched. Without a row of its own it is an
+    /// orphan after a crash.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn create_clean(&self, expected_bytes: u64) -> Result<(BackingNo, File)> {
+        let no = self.reserve()?;
+        let file = disk::create_exclusive(&self.inner.layout.path(Place::Clean, no), 0o600)?;
+        self.space().tell(no, expected_bytes, false);
+        Ok((no, file))
+    }
+
+    /// Opens for reading.
+    ///
+    /// # Errors
+    /// The disk's; NotFound if the file is in neither place.
+    pub fn open_read(&self, no: BackingNo) -> Result<File> {
+        Ok(self.inner.layout.find(no, disk::open_read)?)
+    }
+
+    /// Opens for reading and writing. Drop it before the lease is asked for (C4).
+    ///
+    /// # Errors
+    /// As [`Cache::open_read`].
+    pub fn open_write(&self, no: BackingNo) -> Result<File> {
+        Ok(self.inner.layout.find(no, disk::open_write)?)
+    }
+
+    /// The content now equals the bucket's: moves it under the cache directory, where it may be
+    /// evicted.
+    ///
+    /// # Errors
+    /// The disk's. The file then stays where it is, and is found there.
+    pub fn to_clean(&self, no: BackingNo, bytes: u64) -> Result<()> {
+        self.inner.layout.transfer(no, Place::Dirty, Place::Clean)?;
+        self.space().tell(no, bytes, true);
+        Ok(())
+    }
+
+    /// The content is about to change: moves it under the state directory.
+    ///
+    /// # Errors
+    /// The disk's; the file then stays where it is.
+    pub fn to_dirty(&self, no: BackingNo) -> Result<()> {
+        self.inner.layout.transfer(no, Place::Clean, Place::Dirty)?;
+        self.space().protect(no);
+        Ok(())
+    }
+
+    /// Whether nobody can change the file any more: no descriptor, mapping or handle of a dead
+    /// mount may write to it (C4).
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn is_quiescent(&self, file: &File) -> Result<bool> {
+        Ok(disk::read_lease_grantable(file)?)
+    }
+
+    /// Unlinks a file whose rows have let it go, durably (J2).
+    pub fn discard(&self, no: BackingNo) {
+        match self.inner.layout.find(no, disk::unlink) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // The orphan cleaner of the next start takes it.
+            Err(error) => tracing::error!(%error, number = no.0, "a backing file could not be removed"),
+        }
+        self.space().forget(no);
+    }
+
+    /// Gives a file's content a new backing file that no old descriptor or mapping reaches (C5).
+    ///
+    /// # Errors
+    /// The disk's; the old file is untouched.
+    pub fn duplicate(&self, no: BackingNo, tag: &Tag) -> Result<BackingNo> {
+        let old = self.open_read(no)?;
+        let stat = disk::fstat(&old)?;
+        let (new, file) = self.create_dirty(tag)?;
+        disk::copy_contents(&old, &file)?;
+        disk::set_times(&file, stat.atime, stat.mtime)?;
+        disk::sync_data(&file)?;
+        self.space().tell(new, stat.size, false);
+        Ok(new)
+    }
+
+    /// Takes note of a file's size; `evictable`: it equals the bucket's version.
+    pub fn tell(&self, no: BackingNo, bytes: u64, evictable: bool) {
+        self.space().tell(no, bytes, evictable);
+    }
+
+    /// The file was used.
+    pub fn used_now(&self, no: BackingNo) {
+        self.space().touch(no);
+    }
+
+    /// Space taken and allowed.
+    pub fn usage(&self) -> Usage {
+        self.space().usage()
+    }
+
+    /// The least recently used clean files that make room so that `wanted` more bytes fit below
+    /// 90 % of the limit.
+    pub fn victims(&self, wanted: u64) -> Vec<BackingNo> {
+        self.space().victims(wanted)
+    }
+
+    /// Removes files that no row knows and that were made before this start (J6). Returns how many.
+    ///
+    /// # Errors
+    /// The directories cannot be read.
+    pub fn remove_orphans(&self, known: &HashSet<BackingNo>, below: BackingNo) -> Result<usize> {
+        orphans::remove(&self.inner.layout, known, below)
+    }
+
+    /// The filesystem of the cache directory.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn disk_space(&self) -> Result<disk::SpaceStat> {
+        Ok(disk::statvfs(&self.inner.options.cache_dir)?)
+    }
+
+    /// Where dirty content lies.
+    pub fn state_dir(&self) -> &Path {
+        &self.inner.options.state_dir
+    }
+}
