@@ -17,6 +17,7 @@ mod copy;
 mod dirlock;
 mod error;
 mod file;
+mod fuse_device;
 mod lease;
 mod mounts;
 mod process;
@@ -32,6 +33,7 @@ pub use file::{
     chmod, create_exclusive, fallocate, make_dir_private, open_read, open_write, punch_hole, rename, seek, set_times,
     sync_data, sync_dir, sync_file, truncate, unlink,
 };
+pub use fuse_device::{FuseMountFlags, abort_fuse, close_backing, mount_fuse};
 pub use lease::read_lease_grantable;
 pub use mounts::{MountInfo, mount_id, mount_info, unmount};
 pub use process::{boot_id, boot_id_from, kernel_version, kill_self, killed_by_signal, raise_nofile_limit, umask};

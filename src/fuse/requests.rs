@@ -1,0 +1,170 @@
+//! Runs the futures of requests: once at the dispatch thread, then as tasks.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures::FutureExt;
+use tokio::runtime::Handle;
+
+/// Runs requests and knows how many are under way; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Requests {
+    runtime: Handle,
+    state: Arc<State>,
+}
+
+struct State {
+    /// Requests that have no reply yet. Taken for an increment; no other lock is taken under it.
+    running: Mutex<usize>,
+    /// Told when `running` falls to 0.
+    idle: Condvar,
+    /// What the first panic said.
+    failure: OnceLock<String>,
+    /// Ends the mount after a panic.
+    stop: Box<dyn Fn() + Send + Sync>,
+}
+
+/// One request under way.
+struct Running(Arc<State>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
+        *running = running.saturating_sub(1);
+        if *running == 0 {
+            self.0.idle.notify_all();
+        }
+    }
+}
+
+impl Requests {
+    /// Tasks go to `runtime`; `stop` is called once, at the first panic, and must not wait.
+    pub(super) fn new(runtime: Handle, stop: Box<dyn Fn() + Send + Sync>) -> Self {
+        let state = State { running: Mutex::new(0), idle: Condvar::new(), failure: OnceLock::new(), stop };
+        Requests { runtime, state: Arc::new(state) }
+    }
+
+    /// Runs a request to its end. Returns after one poll: what is pending then has not yet taken a
+    /// waker that anybody heeds, so it goes on as a task, whose first poll brings the real one.
+    pub(super) fn serve(&self, operation: &'static str, request: impl Future<Output = ()> + Send + 'static) {
+        *self.state.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let running = Running(self.state.clone());
+        let mut request = Box::pin(
+            AssertUnwindSafe(async move {
+                let _running = running;
+                request.await;
+            })
+            .catch_unwind(),
+        );
+        let _runtime = self.runtime.enter();
+        match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(panic)) => self.panicked(operation, panic.as_ref()),
+            Poll::Pending => {
+                let requests = self.clone();
+                // Nobody needs the task's handle: `running` counts it until it ends, and a panic is
+                // caught inside.
+                self.runtime.spawn(async move {
+                    if let Err(panic) = request.await {
+                        requests.panicked(operation, panic.as_ref());
+                    }
+                });
+            }
+        }
+    }
+
+    /// What the first panic said, if there was one.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.state.failure.get().map(String::as_str)
+    }
+
+    /// Blocks until every request that was begun has ended.
+    pub(super) fn wait_idle(&self) {
+        let running = self.state.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = self.state.idle.wait_while(running, |running| *running > 0);
+        drop(idle.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn panicked(&self, operation: &'static str, panic: &(dyn Any + Send)) {
+        let text = panic_text(panic);
+        tracing::error!(operation, text, "a request panicked; the mount is stopped");
+        if self.state.failure.set(format!("a {operation} request panicked: {text}")).is_ok() {
+            (self.state.stop)();
+        }
+    }
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "no message"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn what_is_ready_runs_on_the_dispatch_thread() {
+        let runtime = runtime();
+        let requests = Requests::new(runtime.handle().clone(), Box::new(|| {}));
+        let (tell, told) = std::sync::mpsc::channel();
+        requests.serve("test", async move { tell.send(thread::current().id()).unwrap() });
+        assert_eq!(told.try_recv().unwrap(), thread::current().id());
+        requests.wait_idle();
+    }
+
+    #[test]
+    fn what_is_pending_goes_on_as_a_task() {
+        let runtime = runtime();
+        let requests = Requests::new(runtime.handle().clone(), Box::new(|| {}));
+        let (go, wait) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        requests.serve("test", async move {
+            wait.await.unwrap();
+            tell.send(thread::current().id()).unwrap();
+        });
+        assert!(told.try_recv().is_err());
+        go.send(()).unwrap();
+        assert_ne!(told.recv().unwrap(), thread::current().id());
+        requests.wait_idle();
+    }
+
+    #[test]
+    fn a_panic_stops_the_mount_once_and_is_remembered() {
+        let runtime = runtime();
+        let stops = Arc::new(AtomicUsize::new(0));
+        let counted = stops.clone();
+        let stop = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        };
+        let requests = Requests::new(runtime.handle().clone(), Box::new(stop));
+        requests.serve("first", async { panic!("of {}", "one") });
+        requests.serve("second", async {
+            tokio::task::yield_now().await;
+            panic!("of another");
+        });
+        requests.wait_idle();
+        // The second's count falls before its panic is handled, so wait for its task by the runtime.
+        drop(runtime);
+        assert_eq!(requests.failure(), Some("a first request panicked: of one"));
+        assert_eq!(stops.load(Ordering::SeqCst), 1);
+    }
+}
