@@ -36,7 +36,7 @@ pub use file::{
 pub use fuse_device::{FuseMountFlags, abort_fuse, close_backing, mount_fuse};
 pub use lease::read_lease_grantable;
 pub use mounts::{MountInfo, mount_id, mount_info, unmount};
-pub use process::{boot_id, boot_id_from, kernel_version, kill_self, killed_by_signal, raise_nofile_limit, umask};
+pub use process::{boot_id, boot_id_from, kernel_version, killed_by_signal, raise_nofile_limit, umask};
 pub use space::{SpaceStat, statvfs};
 pub use stat::{FileStat, fstat, lstat};
 pub use unprivileged::UnprivilegedThread;

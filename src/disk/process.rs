@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::error::at;
 
@@ -96,13 +96,6 @@ pub fn raise_nofile_limit() -> io::Result<u64> {
 /// Sets the mask of permission bits that new files do not get; returns the previous one.
 pub fn umask(mask: u32) -> u32 {
     rustix::process::umask(Mode::from_bits_truncate(mask)).bits()
-}
-
-/// Ends this process as SIGKILL does: nothing is flushed, no destructor runs.
-pub fn kill_self() -> ! {
-    // The signal ends the process before the call returns; if it could not, abort does.
-    let _refused = kill_process(getpid(), Signal::KILL);
-    std::process::abort()
 }
 
 #[cfg(test)]

@@ -1,0 +1,77 @@
+//! The moments. "Before" stands right before the step, "after" right after it and before anything
+//! else is done.
+
+/// All names, for messages.
+pub const ALL: &[&str] = &[
+    JOURNAL_BEFORE_COMMIT,
+    JOURNAL_AFTER_COMMIT,
+    UPLOAD_BEFORE_PUT,
+    UPLOAD_AFTER_PUT,
+    UPLOAD_AFTER_INITIATE,
+    UPLOAD_AFTER_PART,
+    UPLOAD_BEFORE_COMPLETE,
+    UPLOAD_AFTER_COMPLETE,
+    UPLOAD_BEFORE_CLEAN_OWED,
+    UPLOAD_AFTER_CLEAN_OWED,
+    OMS_BEFORE_SEND,
+    OMS_AFTER_SEND,
+    RECORD_BEFORE_PUT,
+    RECORD_AFTER_PUT,
+    EVICTION_BEFORE_UNLINK,
+    EVICTION_AFTER_UNLINK,
+];
+
+/// The transaction is applied, not committed: none of its batches may show after a restart, and
+/// nobody was told that they are durable.
+pub const JOURNAL_BEFORE_COMMIT: &str = "journal-before-commit";
+
+/// The transaction is committed, its receipts are not resolved: all of its batches show.
+pub const JOURNAL_AFTER_COMMIT: &str = "journal-after-commit";
+
+/// The attempt's row is on disk, its PUT or Copy is not sent: the bucket is unchanged, the attempt
+/// is settled as "not applied" and repeated.
+pub const UPLOAD_BEFORE_PUT: &str = "upload-before-put";
+
+/// The store has answered a PUT or Copy, nothing is recorded: the attempt is settled by HEAD as
+/// applied, the content is not sent again, and OMS is told.
+pub const UPLOAD_AFTER_PUT: &str = "upload-after-put";
+
+/// The store has given an upload id that no row holds: the upload is found by listing and aborted,
+/// or used.
+pub const UPLOAD_AFTER_INITIATE: &str = "upload-after-initiate";
+
+/// The store has answered a part, its row is not written: the part is found by ListParts or sent
+/// again.
+pub const UPLOAD_AFTER_PART: &str = "upload-after-part";
+
+/// All parts are there, Complete is not sent: the upload is completed after the restart.
+pub const UPLOAD_BEFORE_COMPLETE: &str = "upload-before-complete";
+
+/// The store has answered Complete, nothing is recorded: settled by HEAD as applied.
+pub const UPLOAD_AFTER_COMPLETE: &str = "upload-after-complete";
+
+/// The object is verified, "clean + owed" is not submitted: as after the request.
+pub const UPLOAD_BEFORE_CLEAN_OWED: &str = "upload-before-clean-owed";
+
+/// "Clean + owed" is on disk, the outbox does not know: the announcement is sent after the restart,
+/// the content is not sent again (P4).
+pub const UPLOAD_AFTER_CLEAN_OWED: &str = "upload-after-clean-owed";
+
+/// Announcements are owed on disk, their request is not sent: they are sent after the restart.
+pub const OMS_BEFORE_SEND: &str = "oms-before-send";
+
+/// OMS has accepted, that is not recorded: they are sent once more, which OMS allows.
+pub const OMS_AFTER_SEND: &str = "oms-after-send";
+
+/// The record is owed on disk, not written: it is written after the restart (O2).
+pub const RECORD_BEFORE_PUT: &str = "record-before-put";
+
+/// The record is written, still owed on disk: it is written once more, with the same name.
+pub const RECORD_AFTER_PUT: &str = "record-after-put";
+
+/// The row that says "content absent" is on disk, the backing file is still there: it is an orphan
+/// that the cleaner takes (J2, J6).
+pub const EVICTION_BEFORE_UNLINK: &str = "eviction-before-unlink";
+
+/// The backing file is gone: the content comes from the bucket at the next open.
+pub const EVICTION_AFTER_UNLINK: &str = "eviction-after-unlink";
