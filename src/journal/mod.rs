@@ -10,10 +10,27 @@
 //! 2. (J1) A `Disk` commit carries every earlier `Buffered` one to the disk.
 //! 3. (J3) A failed commit or sync is final: every later submit fails with [`Error::Latched`].
 //! 4. SQL is nowhere but in this room.
+//! 5. Rows are read back exactly as they were written; a value that has no meaning here is an
+//!    error, never a default.
+//! 6. After a failure nothing touches the database: no commit, no checkpoint. The WAL keeps what
+//!    was promised, and the next start reads it.
 
+mod apply;
+mod checkpoint;
+mod codec;
+mod database;
 mod error;
+mod inode_codec;
+mod latch;
 mod numbers;
+mod queries;
+mod row_codec;
 mod rows;
+mod schema;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::{Error, Result};
 pub use numbers::Numbers;
@@ -22,12 +39,17 @@ pub use rows::{
     PartRow, RecordOutcome, RecordRow, Remote, RemovalRow, Snapshot, TargetKind, TargetRow,
 };
 
-use std::future::Future;
 use std::ops::Range;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use tokio::sync::oneshot;
+
+use self::database::{Database, ended};
+use self::latch::Latch;
+use self::writer::Request;
 use crate::types::{Key, TargetId};
 
 /// How durable a batch must be when its receipt resolves.
@@ -52,15 +74,17 @@ pub enum Counter {
     Seq,
 }
 
-/// Handle of the database; cheap to clone.
+/// Handle of the database; cheap to clone. The last one to be dropped closes it.
 #[derive(Clone)]
 pub struct Journal {
-    inner: Arc<()>,
+    database: Arc<Database>,
 }
 
 /// Resolves when a batch is as durable as asked. Dropping it does not cancel the batch.
+#[must_use = "without its receipt nobody knows that a batch failed"]
 pub struct Receipt {
-    inner: Pin<Box<dyn Future<Output = Result<()>> + Send>>,
+    reply: oneshot::Receiver<Result<()>>,
+    latch: Arc<Latch>,
 }
 
 impl Journal {
@@ -68,56 +92,95 @@ impl Journal {
     ///
     /// # Errors
     /// A newer schema, a damaged database, a SQLite older than 3.51.3 (J3), I/O.
-    pub fn open(_dir: &Path) -> Result<Journal> {
-        unimplemented!()
+    pub fn open(dir: &Path) -> Result<Journal> {
+        Ok(Journal { database: Arc::new(Database::open(dir)?) })
     }
 
     /// Reads everything, in one read transaction.
+    ///
+    /// # Errors
+    /// [`Error::Read`]: a damaged database is never an empty result.
     pub fn load(&self) -> Result<Snapshot> {
-        unimplemented!()
+        self.database.read(queries::load)
     }
 
-    /// The number of a target, made on first use (durable on return).
-    pub fn target(&self, _kind: TargetKind, _identity: &str) -> Result<TargetId> {
-        unimplemented!()
+    /// The number of a target, made on first use (durable on return). Waits for the disk: not for
+    /// a task that others wait for.
+    ///
+    /// # Errors
+    /// As [`Journal::submit`].
+    pub fn target(&self, kind: TargetKind, identity: &str) -> Result<TargetId> {
+        let identity = identity.to_owned();
+        self.database.ask(|done| Request::Target { kind, identity, done })
     }
 
     /// Reserves `count` numbers; on disk before it returns. The first number ever is 2 for
-    /// [`Counter::Ino`] (1 is the root), 1 otherwise.
-    pub fn reserve(&self, _counter: Counter, _count: u64) -> Result<Range<u64>> {
-        unimplemented!()
+    /// [`Counter::Ino`] (1 is the root), 1 otherwise. Waits as [`Journal::target`] does.
+    ///
+    /// # Errors
+    /// As [`Journal::submit`].
+    pub fn reserve(&self, counter: Counter, count: u64) -> Result<Range<u64>> {
+        self.database.ask(|done| Request::Reserve { counter, count, done })
     }
 
     /// Queues a batch. Never blocks: callers hold locks, and the order of calls is the order of
     /// commits. An empty batch with [`Durability::Disk`] is a barrier.
-    pub fn submit(&self, _ops: Vec<Op>, _durability: Durability) -> Receipt {
-        unimplemented!()
+    ///
+    /// The receipt resolves to [`Error::Latched`] if this or an earlier commit failed, to
+    /// [`Error::Closed`] after [`Journal::close`].
+    pub fn submit(&self, ops: Vec<Op>, durability: Durability) -> Receipt {
+        let (done, reply) = oneshot::channel();
+        self.database.send(Request::Batch { ops, durability, done });
+        Receipt { reply, latch: Arc::clone(self.database.latch()) }
     }
 
     /// A named value.
-    pub fn meta(&self, _name: &'static str) -> Result<Option<String>> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn meta(&self, name: &'static str) -> Result<Option<String>> {
+        self.database.read(|conn| queries::meta(conn, name))
     }
 
     /// Attribute rows of the objects directly under `prefix` (which ends with `/` or is empty):
     /// keys `prefix` itself, `prefix + name`, `prefix + name + "/"`.
-    pub fn attributes_under(&self, _target: TargetId, _prefix: &str) -> Result<Vec<AttributeRow>> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn attributes_under(&self, target: TargetId, prefix: &str) -> Result<Vec<AttributeRow>> {
+        self.database.read(|conn| queries::attributes_under(conn, target, prefix))
     }
 
     /// The attribute row of one object.
-    pub fn attribute(&self, _target: TargetId, _key: &Key) -> Result<Option<AttributeRow>> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn attribute(&self, target: TargetId, key: &Key) -> Result<Option<AttributeRow>> {
+        self.database.read(|conn| queries::attribute(conn, target, key))
     }
 
     /// Why writing has stopped for good, if it has.
     pub fn failure(&self) -> Option<String> {
-        unimplemented!()
+        self.database.latch().reason().map(str::to_owned)
     }
 
-    /// Commits what is queued to disk and stops the threads. Later submits fail.
+    /// Resolves to the reason when writing has stopped for good; otherwise never.
+    pub async fn failed(&self) -> String {
+        self.database.latch().wait().await
+    }
+
+    /// Transactions committed since the start: fewer than batches, because those that wait together
+    /// share one.
+    pub fn commits(&self) -> u64 {
+        self.database.commits()
+    }
+
+    /// Commits what is queued to disk and stops the threads. Later submits fail; reading goes on.
+    ///
+    /// # Errors
+    /// [`Error::Latched`] if it could not, [`Error::Closed`] if it was closed before.
     pub fn close(&self) -> Result<()> {
-        unimplemented!()
+        self.database.close()
     }
 }
 
@@ -134,7 +197,8 @@ impl Receipt {
 impl Future for Receipt {
     type Output = Result<()>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<()>> {
-        self.inner.as_mut().poll(cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let reply = ready!(Pin::new(&mut self.reply).poll(cx));
+        Poll::Ready(reply.unwrap_or_else(|_| Err(ended(&self.latch))))
     }
 }

@@ -1,0 +1,98 @@
+//! SIGKILL loses nothing that the journal confirmed, and shows no half of a batch (P1, J1).
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ferryfs::journal::{AnnouncementRow, AnnouncementState, AttributeRow, Durability, Journal, Op};
+use ferryfs::types::{Attrs, ETag, FileKind, Key, TargetId, TimeNs};
+
+/// Set for the child: where its journal is.
+const CHILD_DIR: &str = "FERRYFS_TEST_JOURNAL_DIR";
+
+/// One batch, of two tables.
+fn batch(seq: u64) -> Vec<Op> {
+    let key = Key(format!("key/{seq}"));
+    vec![
+        Op::PutAnnouncement(AnnouncementRow {
+            seq,
+            sync: TargetId(1),
+            key: key.clone(),
+            state: AnnouncementState::Owed,
+            attempts: 0,
+            error: None,
+            owed: TimeNs(0),
+        }),
+        Op::PutAttribute(AttributeRow {
+            target: TargetId(1),
+            key,
+            etag: ETag(String::new()),
+            kind: FileKind::File,
+            attrs: Attrs { mode: 0, uid: 0, gid: 0, mtime: TimeNs(0) },
+            symlink: None,
+            crc64: None,
+        }),
+    ]
+}
+
+/// Writes until it is killed, and prints the number of each batch once it is confirmed.
+fn child(dir: &str) -> ! {
+    let journal = Journal::open(Path::new(dir)).unwrap();
+    let first = journal.load().unwrap().announcements.last().map_or(1, |row| row.seq + 1);
+    let mut out = std::io::stdout();
+    for seq in first.. {
+        // Now and then a few at once, and one to the disk.
+        let durability = if seq % 50 == 0 { Durability::Disk } else { Durability::Buffered };
+        journal.submit(batch(seq), durability).wait().unwrap();
+        writeln!(out, "confirmed {seq}").unwrap();
+        out.flush().unwrap();
+    }
+    unreachable!("the numbers do not end");
+}
+
+/// Runs a child in `dir`, kills it after `lines` confirmations; returns the last one that it made.
+fn run_and_kill(dir: &Path, test: &str, lines: usize) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads", "1"])
+        .env(CHILD_DIR, dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let mut confirmed = output.lines().map_while(Result::ok).filter_map(|line| {
+        let (_, number) = line.split_once("confirmed ")?;
+        number.parse::<u64>().ok()
+    });
+    let seen = confirmed.by_ref().take(lines).last();
+    child.kill().unwrap();
+    // What it confirmed between our decision and its end counts as well.
+    let last = confirmed.last().or(seen).expect("the child confirmed something");
+    assert!(!child.wait().unwrap().success());
+    last
+}
+
+#[test]
+fn sigkill_loses_nothing_confirmed() {
+    if let Ok(dir) = std::env::var(CHILD_DIR) {
+        child(&dir);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut total = 0;
+    for lines in [1, 7, 300, 1000, 2500] {
+        let confirmed = run_and_kill(dir.path(), "sigkill_loses_nothing_confirmed", lines);
+        let journal = Journal::open(dir.path()).unwrap();
+        let rows = journal.load().unwrap().announcements;
+        let kept = rows.last().unwrap().seq;
+        assert!(kept >= confirmed, "confirmed {confirmed}, kept {kept}");
+        // One at a time was submitted: at most one more than was confirmed can be there.
+        assert!(kept <= confirmed + 1, "confirmed {confirmed}, kept {kept}");
+        assert!(confirmed > total, "the child went on where the last one ended");
+        let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
+        assert_eq!(seqs, (1..=kept).collect::<Vec<_>>());
+        let attributes = journal.attributes_under(TargetId(1), "key/").unwrap();
+        assert_eq!(attributes.len(), seqs.len(), "half of a batch");
+        total = kept;
+        journal.close().unwrap();
+    }
+}
