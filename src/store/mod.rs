@@ -8,6 +8,13 @@
 //! - Nothing is trusted: a body shorter or longer than announced is an error, a 200 whose body is
 //!   an error is an error (copy, complete), a checksum the store returns is handed to the caller.
 //! - Credentials appear in no message and no log line.
+//! - [`Outcome::Unknown`] outlasts the attempt that it came from: if one attempt of a call may have
+//!   been applied and a later one is refused, the call's error has the later one's kind and an
+//!   unknown outcome. So [`ErrorKind::AlreadyExists`] (forbid-overwrite) and
+//!   [`ErrorKind::Precondition`] (a copy onto itself) with an unknown outcome may be the echo of
+//!   the call's own earlier attempt: settle them by HEAD.
+//! - PUT, copy, delete, part uploads and abort are repeated after an unknown outcome, since twice
+//!   is as good as once; initiate and complete only if certainly not applied.
 //!
 //! # Invariants
 //! 1. Dot segments, `//`, and every byte of a key reach the wire as written.
@@ -24,9 +31,20 @@ use futures::stream::BoxStream;
 
 use crate::types::{Crc64, ETag, Key, TimeNs};
 
+pub use cos::{Addressing, CosOptions, cos};
+pub use credentials::{Credentials, CredentialsSource};
 pub use error::{Error, ErrorKind, Outcome, Result};
+pub use probe::check;
+pub use retry::RetryOptions;
 
+mod backoff;
+mod cos;
+mod credentials;
 mod error;
+mod probe;
+mod retry;
+mod skew;
+mod xml;
 
 /// What a provider allows (PROTOCOL section 5).
 #[derive(Clone, Debug)]
