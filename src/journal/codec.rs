@@ -86,6 +86,6 @@ as_number!(TargetKind { Mapping = 1, Sync = 2, Record = 3 });
 as_number!(Content { Absent = 1, Clean = 2, Open = 3, Flushed = 4, Closed = 5, Torn = 6 });
 as_number!(Hold { Crash = 1, Power = 2, KilledWriter = 3, DiskFull = 4 });
 as_number!(AttemptKind { Put = 1, Multipart = 2, Copy = 3 });
-as_number!(AnnouncementState { Owed = 1, Failed = 2 });
+as_number!(AnnouncementState { Owed = 1, Failed = 2, GaveUp = 3 });
 as_number!(RecordOutcome { Success = 1, Failed = 2 });
 as_number!(Counter { Ino = 1, Backing = 2, Attempt = 3, Seq = 4 });
