@@ -1,9 +1,8 @@
-//! Bucket URLs, endpoints and sync URLs, taken apart strictly.
-
-use std::fmt;
-use std::net::IpAddr;
+//! Bucket URLs, taken apart strictly, and what is refused in endpoints and sync URLs.
 
 use super::Provider;
+use crate::http::Endpoint;
+use crate::oms::SyncUrl;
 
 /// What is wrong with an address, and what to do.
 pub(super) struct Refusal {
@@ -98,114 +97,19 @@ fn check_prefix(prefix: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// `scheme://host[:port]`, the rest of a URL after it.
-struct Authority<'a> {
-    secure: bool,
-    authority: &'a str,
-    loopback: bool,
-    rest: &'a str,
-}
-
-fn parse_http(text: &str) -> Option<Authority<'_>> {
-    let (scheme, rest) = text.split_once("://")?;
-    let secure = match scheme {
-        "https" => true,
-        "http" => false,
-        _ => return None,
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, rest) = rest.split_at_checked(end)?;
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(v6) => {
-            let (host, after) = v6.split_once(']')?;
-            host.parse::<std::net::Ipv6Addr>().ok()?;
-            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
-        }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    if let Some(port) = port {
-        port.parse::<u16>().ok().filter(|port| *port != 0)?;
-    }
-    let named = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':'));
-    if host.is_empty() || !named {
-        return None;
-    }
-    let loopback =
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    Some(Authority { secure, authority, loopback, rest })
-}
-
-/// Checks `http(s)://host[:port]` and drops a closing `/`.
-pub(super) fn parse_endpoint(text: &str) -> Result<String, Refusal> {
+/// Checks `http(s)://host[:port]`.
+pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, Refusal> {
     let usage = "write it as https://host or http://host:port, without bucket and path";
     if text.contains('@') {
         return Err(refusal("credentials in an endpoint are refused", usage));
     }
-    let Some(url) = parse_http(text).filter(|url| matches!(url.rest, "" | "/")) else {
-        return Err(refusal(format!("`{text}` is not an endpoint"), usage));
-    };
-    let scheme = if url.secure { "https" } else { "http" };
-    Ok(format!("{scheme}://{}", url.authority))
+    text.parse().map_err(|error| refusal(format!("the endpoint {error}"), usage))
 }
 
-/// The events URL of an OMS sync task.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SyncUrl {
-    /// Whole, as requests use it: no closing slash, no query.
-    pub url: String,
-    /// Host, with a port if one is written.
-    pub host: String,
-    /// Project id.
-    pub project: String,
-    /// Sync task id.
-    pub task: String,
-}
-
-impl fmt::Display for SyncUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url)
-    }
-}
-
-impl SyncUrl {
-    /// Host, project and task: the target's identity in the journal (J4).
-    pub fn identity(&self) -> String {
-        format!("oms://{}/{}/{}", self.host, self.project, self.task)
-    }
-}
-
-/// Takes a sync URL apart (PROTOCOL section 11, SYNC_URL): one closing `/` and a query are dropped; https
-/// but for loopback.
+/// Takes a sync URL apart (PROTOCOL section 11, SYNC_URL).
 pub(super) fn parse_sync_url(text: &str) -> Result<SyncUrl, Refusal> {
     let usage = "write it as https://oms.<region>.myhuaweicloud.com/v2/<project>/sync-tasks/<task>/events";
-    if text.contains('@') {
-        return Err(refusal("credentials in a sync URL are refused", usage));
-    }
-    let Some(url) = parse_http(text) else {
-        return Err(refusal(format!("`{text}` is not the events URL of a sync task"), usage));
-    };
-    if !url.secure && !url.loopback {
-        return Err(refusal("the sync URL is not https: the keys of your objects would travel in the clear", usage));
-    }
-    let path = url.rest.split(['?', '#']).next().unwrap_or_default();
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let parts: Vec<&str> = path.split('/').collect();
-    let id = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    match parts.as_slice() {
-        ["", "v2", project, "sync-tasks", task, "events"] if id(project) && id(task) => {
-            let scheme = if url.secure { "https" } else { "http" };
-            Ok(SyncUrl {
-                url: format!("{scheme}://{}{path}", url.authority),
-                host: url.authority.to_owned(),
-                project: (*project).to_owned(),
-                task: (*task).to_owned(),
-            })
-        }
-        _ => Err(refusal(format!("`{text}` is not the events URL of a sync task"), usage)),
-    }
+    text.parse().map_err(|error: crate::oms::Error| refusal(error.to_string(), usage))
 }
 
 #[cfg(test)]
@@ -236,30 +140,10 @@ mod tests {
 
     #[test]
     fn endpoints_are_scheme_and_authority() {
-        assert_eq!(parse_endpoint("http://127.0.0.1:9000/").ok().unwrap(), "http://127.0.0.1:9000");
-        assert_eq!(parse_endpoint("https://[::1]:9").ok().unwrap(), "https://[::1]:9");
-        for wrong in
-            ["127.0.0.1:9000", "http://", "http://h/p", "http://h:x", "http://h:0", "http://h h", "http://[::1"]
-        {
+        assert_eq!(parse_endpoint("http://127.0.0.1:9000/").ok().unwrap().to_string(), "http://127.0.0.1:9000");
+        for wrong in ["127.0.0.1:9000", "http://", "http://h/p", "http://h:x", "http://h h"] {
             assert!(parse_endpoint(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn sync_urls_come_apart() {
-        let url =
-            parse_sync_url("https://oms.cn-north-4.myhuaweicloud.com/v2/p1/sync-tasks/t-2/events/?x=1").ok().unwrap();
-        assert_eq!(url.url, "https://oms.cn-north-4.myhuaweicloud.com/v2/p1/sync-tasks/t-2/events");
-        assert_eq!(url.identity(), "oms://oms.cn-north-4.myhuaweicloud.com/p1/t-2");
-        assert!(parse_sync_url("http://127.0.0.1:9/v2/p/sync-tasks/t/events").is_ok());
-        for wrong in [
-            "http://oms.example.com/v2/p/sync-tasks/t/events",
-            "https://h/v2/p/sync-tasks//events",
-            "https://h/v2/p/sync-tasks/t",
-            "https://h/v2/p/sync-tasks/t/events//",
-            "oms.example.com/v2/p/sync-tasks/t/events",
-        ] {
-            assert!(parse_sync_url(wrong).is_err(), "{wrong}");
-        }
+        assert!(!parse_endpoint("http://id:hush@h").err().unwrap().message.contains("hush"));
     }
 }

@@ -26,7 +26,6 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use address::SyncUrl;
 pub use error::{Error, Location, Result};
 pub use options::Options;
 pub use secrets::Credentials;
@@ -38,6 +37,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::oms::SyncUrl;
 use crate::types::ByteSize;
 
 /// Everything one mount needs to know.
@@ -88,7 +88,8 @@ pub struct Mapping {
 /// The OMS task that ferries this mapping's objects on.
 #[derive(Clone, Debug)]
 pub struct Sync {
-    /// The task's events URL, parsed strictly (PROTOCOL section 11).
+    /// The task's events URL, parsed strictly (PROTOCOL section 11); its text is the target's identity
+    /// in the journal (J4).
     pub url: SyncUrl,
     /// Access key of OMS.
     pub access_key: String,

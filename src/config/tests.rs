@@ -96,7 +96,7 @@ fn the_whole_file_is_understood() {
     assert_eq!(mapping.credentials.secret_id, "AKIDexample");
     assert_eq!(mapping.credentials.secret_key.expose_secret(), "hush");
     let sync = mapping.sync.as_ref().unwrap();
-    assert_eq!((sync.url.project.as_str(), sync.url.task.as_str()), ("0a1b", "7d-9"));
+    assert_eq!((sync.url.project(), sync.url.task()), ("0a1b", "7d-9"));
     assert_eq!(sync.secret_key.expose_secret(), "hush-too");
     assert!(sync.encode_keys);
     let record = sync.record.as_ref().unwrap();
@@ -290,8 +290,13 @@ fn half_of_a_key_is_refused() {
 #[test]
 fn sync_settings_are_checked() {
     let url = "url = \"https://oms.cn-north-4.myhuaweicloud.com/v2/0a1b/sync-tasks/7d-9/events\"";
-    refused_with(url, "url = \"http://oms.example.com/v2/p/sync-tasks/t/events\"", "not https", "write it as https://");
-    refused_with(url, "url = \"https://oms.example.com/v2/p/sync-tasks/events\"", "not the events URL", "sync-tasks");
+    refused_with(
+        url,
+        "url = \"http://oms.example.com/v2/p/sync-tasks/t/events\"",
+        "loopback only",
+        "write it as https://",
+    );
+    refused_with(url, "url = \"https://oms.example.com/v2/p/sync-tasks/events\"", "must be https://", "sync-tasks");
     refused_with("record = \"cos://logs-1250000000/\"", "record_region = \"r\"", "without `record`", "add record");
 }
 

@@ -68,7 +68,11 @@ pub(super) fn check_region(source: &Source<'_>, region: &At<String>) -> Result<S
 }
 
 pub(super) fn endpoint(source: &Source<'_>, endpoint: Option<&At<String>>) -> Result<Option<String>> {
-    let parse = |at: &At<String>| parse_endpoint(&at.value).map_err(|refusal| told(source, &at.place, refusal));
+    let parse = |at: &At<String>| {
+        parse_endpoint(&at.value)
+            .map(|endpoint| endpoint.to_string())
+            .map_err(|refusal| told(source, &at.place, refusal))
+    };
     endpoint.map(parse).transpose()
 }
 
