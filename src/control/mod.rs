@@ -1,1 +1,64 @@
-//! Placeholder until the room is filled.
+//! The control socket: what people and scripts ask a running daemon, and its answers.
+//!
+//! # Promise
+//! One HTTP/JSON socket (unix, 0600, in the state directory) serves status, what is pending, the
+//! outbox, unmounting and Prometheus metrics. The daemon of a directory is found without touching the
+//! mount, so that asking works while the mount hangs or is dead.
+//!
+//! # Invariants
+//! 1. The socket is never open to others, not even for the moment between bind and chmod.
+//! 2. Nothing here follows, stats or opens the mount directory itself.
+//! 3. Replies are bounded: lists of files are cut, with the number of what is left out.
+
+mod client;
+mod error;
+mod metrics;
+mod registry;
+mod server;
+mod socket;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::Client;
+pub use error::{ActionError, Error, Result};
+pub use registry::{Address, Registration, find, mount_path, register};
+pub use server::Server;
+pub use status::{
+    CacheStatus, Counters, InFlight, MappingStatus, OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase,
+    Problem, Retried, Status, SyncStatus, Unmounted, Waiting,
+};
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+/// Most items that a list of [`Status`] or [`Pending`] holds; the counts beside it are whole.
+pub const MAX_LISTED: usize = 100;
+
+/// What the socket can ask of the daemon.
+pub trait Actions: Send + Sync {
+    /// Everything `ferryfs status` shows.
+    fn status(&self) -> BoxFuture<'_, Status>;
+
+    /// What is not yet uploaded, announced and recorded: of `path` (absolute within the mount,
+    /// `/a/b`; a directory means all below it), or of the whole mount.
+    ///
+    /// # Errors
+    /// [`ActionError::NotFound`] if nothing of that name is known or owed.
+    fn pending(&self, path: Option<String>) -> BoxFuture<'_, std::result::Result<Pending, ActionError>>;
+
+    /// Hurries all uploads, waits for them up to `timeout`, then unmounts, and returns what is left
+    /// for the next start. The daemon ends after the reply.
+    ///
+    /// # Errors
+    /// [`ActionError::Busy`] if programs use the mount: nothing is changed then.
+    fn umount(&self, timeout: Duration) -> BoxFuture<'_, std::result::Result<Pending, ActionError>>;
+
+    /// Announcements that are owed or failed, oldest first, at most `limit`.
+    fn outbox_list(&self, limit: usize) -> BoxFuture<'_, std::result::Result<Vec<OutboxEntry>, ActionError>>;
+
+    /// Sends failed announcements again; returns how many.
+    fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>>;
+}

@@ -1,0 +1,280 @@
+//! The answers, as JSON carries them. Fields are only ever added: scripts read this.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What the daemon is doing as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Not yet mounted.
+    #[default]
+    Starting,
+    /// Mounted.
+    Running,
+    /// Uploading what is left before it unmounts.
+    Draining,
+    /// Drained, unmounting.
+    Unmounting,
+}
+
+/// `GET /status`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Of the daemon's package.
+    pub version: String,
+    /// Of the daemon.
+    pub pid: u32,
+    /// Mount directory.
+    pub mount: PathBuf,
+    /// The configuration's name.
+    pub name: String,
+    /// What the daemon is doing.
+    pub phase: Phase,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// In the order of the configuration.
+    pub mappings: Vec<MappingStatus>,
+    /// Files closed but not yet in the bucket.
+    pub uploads_files: u64,
+    /// Their bytes.
+    pub uploads_bytes: u64,
+    /// Uploads that travel now; at most [`super::MAX_LISTED`].
+    pub in_flight: Vec<InFlight>,
+    /// Keys to delete.
+    pub removals_owed: u64,
+    /// Server-side copies to make (renames, attributes).
+    pub copies_owed: u64,
+    /// Announcements not yet accepted.
+    pub announcements_owed: u64,
+    /// Announcements declared failed.
+    pub announcements_failed: u64,
+    /// Log records not yet written.
+    pub records_owed: u64,
+    /// Files that were being written when the daemon or the machine died (C5).
+    pub torn: Vec<Problem>,
+    /// Files held back for another reason (C6).
+    pub held: Vec<Problem>,
+    /// Files whose upload the store refuses; they are tried again.
+    pub failed: Vec<Problem>,
+    /// Problems of the three lists above that were left out of them.
+    pub problems_left_out: u64,
+    /// Local space.
+    pub cache: CacheStatus,
+    /// How programs' reads and writes are served.
+    pub passthrough: PassthroughStatus,
+    /// Since the daemon started.
+    pub counters: Counters,
+    /// Why the journal takes no more writes, if so (J3): the mount refuses all changes.
+    pub journal_failure: Option<String>,
+}
+
+/// One mapping.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MappingStatus {
+    /// Directory of the mount.
+    pub path: String,
+    /// `provider://bucket/prefix`.
+    pub url: String,
+    /// The last contact with the store succeeded (or none was needed yet).
+    pub online: bool,
+    /// Why it is offline: the store's or the network's message.
+    pub error: Option<String>,
+    /// Its sync task.
+    pub sync: Option<SyncStatus>,
+}
+
+/// One sync task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncStatus {
+    /// The events URL.
+    pub url: String,
+    /// `provider://bucket/prefix` of the log bucket.
+    pub record: Option<String>,
+    /// Why nothing is sent to it (O3: 401, 403, 404), if so.
+    pub paused: Option<String>,
+}
+
+/// An upload under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InFlight {
+    /// Path within the mount.
+    pub path: String,
+    /// Where it goes.
+    pub key: String,
+    /// Bytes that the store has taken.
+    pub bytes_sent: u64,
+    /// Bytes in all.
+    pub bytes_total: u64,
+}
+
+/// Something that does not go on by itself, or goes on failing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// Path within the mount, or a key.
+    pub path: String,
+    /// What is wrong, and what to do.
+    pub reason: String,
+}
+
+/// Local space.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheStatus {
+    /// Bytes kept locally, all of them.
+    pub used_bytes: u64,
+    /// The configuration's `cache.size`.
+    pub limit_bytes: u64,
+    /// Files kept locally.
+    pub files: u64,
+}
+
+/// How programs' reads and writes are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PassthroughStatus {
+    /// By the kernel itself, from the backing files.
+    pub enabled: bool,
+    /// Why so.
+    pub why: String,
+}
+
+/// Counters since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counters {
+    /// Objects stored by one PUT.
+    pub puts: u64,
+    /// Objects stored by parts.
+    pub multiparts: u64,
+    /// Parts stored.
+    pub parts: u64,
+    /// Bytes stored.
+    pub uploaded_bytes: u64,
+    /// Server-side copies.
+    pub copies: u64,
+    /// Keys deleted.
+    pub removals: u64,
+    /// Requests of an upload that were made again.
+    pub retries: u64,
+    /// Bytes fetched.
+    pub downloaded_bytes: u64,
+    /// Keys that OMS accepted.
+    pub announced: u64,
+    /// Keys that were gone before they could be announced.
+    pub gone: u64,
+    /// Records written.
+    pub records: u64,
+    /// Changes by others of what was dirty here.
+    pub conflicts: u64,
+    /// Whole-object checksums that did not match what the store said.
+    pub corrupt: u64,
+}
+
+/// What one pending file waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Waiting {
+    /// Path within the mount, or a key.
+    pub path: String,
+    /// `upload`, `copy`, `removal`, `announcement` or `record`.
+    pub what: String,
+}
+
+/// `GET /pending`: what is not yet uploaded, announced and recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pending {
+    /// Files to upload.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Of these, bytes that the store has taken.
+    pub bytes_sent: u64,
+    /// Copies to make.
+    pub copies: u64,
+    /// Keys to delete.
+    pub removals: u64,
+    /// Announcements to send.
+    pub announcements: u64,
+    /// Records to write.
+    pub records: u64,
+    /// The first of them; at most [`super::MAX_LISTED`].
+    pub first: Vec<Waiting>,
+    /// What will not get there by itself: torn, held, announcements that failed.
+    pub stuck: Vec<Problem>,
+    /// The number of those.
+    pub stuck_count: u64,
+}
+
+impl Pending {
+    /// Steps still to be taken.
+    pub fn steps(&self) -> u64 {
+        [self.files, self.copies, self.removals, self.announcements, self.records]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Uploaded, announced and recorded.
+    pub fn is_settled(&self) -> bool {
+        self.steps() == 0 && self.stuck_count == 0
+    }
+
+    /// Whether waiting longer cannot help.
+    pub fn is_stuck(&self) -> bool {
+        self.steps() == 0 && self.stuck_count > 0
+    }
+}
+
+/// `POST /umount`: the mount is gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unmounted {
+    /// What is kept in the state directory and goes on at the next start.
+    pub left: Pending,
+}
+
+/// What becomes of an announcement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutboxState {
+    /// Not yet accepted; tried again.
+    #[default]
+    Owed,
+    /// Being sent.
+    Sending,
+    /// Given up; `ferryfs outbox retry` sends it again.
+    Failed,
+}
+
+/// One line of `GET /outbox`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutboxEntry {
+    /// Object key.
+    pub key: String,
+    /// The sync task's id.
+    pub task: String,
+    /// What becomes of it.
+    pub state: OutboxState,
+    /// Times it was sent.
+    pub attempts: u32,
+    /// Seconds since it became owed.
+    pub age_s: u64,
+    /// The last refusal.
+    pub error: Option<String>,
+}
+
+/// `POST /outbox/retry`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Retried {
+    /// Announcements that are sent again.
+    pub count: u64,
+}
