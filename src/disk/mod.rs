@@ -1,5 +1,5 @@
 //! The local machine: files, leases, locks, mounts, processes. Every system call that std does not
-//! offer is made here, and so is all unsafe code of the crate.
+//! offer is made here, and with it the crate's unsafe code (fuse has one unsafe call of fuser).
 //!
 //! # Promise
 //! Each function does one thing to the disk or asks it one question, and its error names the
