@@ -45,10 +45,10 @@ pub(super) fn negotiate(config: &mut KernelConfig, want_passthrough: bool) -> Ne
     }
     // The kernel takes the smaller of this and its own limit (128 KiB unless raised by sysfs),
     // which is what it offers.
-    if let Err(offered) = config.set_max_readahead(MAX_REQUEST_BYTES) {
-        if let Err(nearest) = config.set_max_readahead(offered) {
-            tracing::debug!(nearest, "the kernel refuses its own read-ahead");
-        }
+    if let Err(offered) = config.set_max_readahead(MAX_REQUEST_BYTES)
+        && let Err(nearest) = config.set_max_readahead(offered)
+    {
+        tracing::debug!(nearest, "the kernel refuses its own read-ahead");
     }
     if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
         tracing::debug!(nearest, "the kernel refuses this number of background requests");

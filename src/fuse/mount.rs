@@ -295,7 +295,7 @@ impl Mounted {
 
     /// Whether the kernel reads and writes backing files itself; `Err` says why not.
     pub fn passthrough(&self) -> Result<(), &str> {
-        self.passthrough.as_ref().map(|()| ()).map_err(String::as_str)
+        self.passthrough.as_ref().copied().map_err(String::as_str)
     }
 
     /// Takes the mount away; one that is away already is not an error. `lazy`: at once for new
