@@ -28,6 +28,10 @@ const POOL_IDLE: Duration = Duration::from_secs(20);
 /// Sent bytes that stay unacknowledged this long mean a dead peer (TCP_USER_TIMEOUT).
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
+/// A peer that is silent this long is asked whether it still lives, so that a reply that may take
+/// minutes is not waited for from a host that is gone.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
 /// After its last chunk was handed over, a body may still sit in the socket's send buffer (tcp_wmem
 /// allows 4 MiB by default). The reply is waited for longer by the time that these bytes need at
 /// [`SLOWEST_BYTES_PER_S`].
@@ -139,6 +143,8 @@ impl Client {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(options.connect_timeout));
+        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_keepalive_interval(Some(KEEPALIVE));
         tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);

@@ -215,8 +215,13 @@ impl CosClient {
         let status = response.status.as_u16();
         let headers = response.headers;
         if !response.status.is_success() {
-            // What cannot be read of an error's body does not change that it is an error.
-            let bytes = response.body.collect(MAX_ERROR_BYTES).await.unwrap_or_default();
+            let bytes = match response.body.collect(MAX_ERROR_BYTES).await {
+                Ok(bytes) => bytes,
+                // Not one of COS's; the status has to do.
+                Err(error) if error.kind == http::Kind::TooLarge => Bytes::new(),
+                // The status alone could be misread: a 404 is a key, a bucket or an upload.
+                Err(error) => return Err(self.broken(call, error)),
+            };
             let fault = xml::parse(&bytes).ok().and_then(|root| Fault::of(&root)).unwrap_or_default();
             return Err(self.refused(call, status, &headers, fault));
         }
@@ -297,7 +302,13 @@ impl CosClient {
     fn refused(&self, call: &Call<'_>, status: u16, headers: &HeaderMap, fault: Fault) -> Failure {
         let about = About { object: call.key.is_some(), forbid_overwrite: call.forbid_overwrite };
         let code = fault.code.or_else(|| header(headers, "x-cos-error-code").map(str::to_owned));
-        let kind = kind_of(status, code.as_deref(), about);
+        let request_id = header(headers, "x-cos-request-id").map(str::to_owned).or(fault.request_id);
+        let kind = match kind_of(status, code.as_deref(), about) {
+            // "Not found" makes files disappear, so it must come from the store, which always gives a
+            // request id, and not from something on the way to it.
+            ErrorKind::NotFound if code.is_none() && request_id.is_none() => ErrorKind::BadReply,
+            kind => kind,
+        };
         let error = Error {
             kind,
             outcome: outcome_of(status, kind),
@@ -305,7 +316,7 @@ impl CosClient {
             status: Some(status),
             code,
             message: fault.message,
-            request_id: header(headers, "x-cos-request-id").map(str::to_owned).or(fault.request_id),
+            request_id,
             attempts: 1,
             retry_after_s: header(headers, "retry-after").and_then(|text| text.trim().parse().ok()),
             source: None,

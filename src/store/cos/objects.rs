@@ -12,7 +12,7 @@ use super::client::{Call, CosClient, Reply, Wrong, local, transport};
 use super::meta::{CRC64, crc64, etag, from_wire, header, to_wire};
 use crate::checksum::{md5, md5_base64};
 use crate::http::{Body, HeaderMap, Method};
-use crate::store::error::{Error, ErrorKind, Result};
+use crate::store::error::{Error, ErrorKind, Outcome, Result};
 use crate::store::retry::Repeat;
 use crate::store::xml::{Element, escape};
 use crate::store::{
@@ -103,7 +103,11 @@ fn guarded(body: Body, expected: u64, what: String) -> BoxStream<'static, Result
                 }
                 Some((Ok(chunk), Some((body, seen, what))))
             }
-            Some(Err(error)) => Some((Err(transport(what, error).0), None)),
+            Some(Err(error)) => {
+                let (mut error, _) = transport(what, error);
+                error.outcome = Outcome::NotApplied;
+                Some((Err(error), None))
+            }
             None if seen < expected => {
                 let error = wrong(&what, format!("the body ended after {seen} of {expected} bytes"));
                 Some((Err(error), None))
@@ -188,8 +192,9 @@ pub(super) async fn delete(client: &CosClient, key: &Key) -> Result<()> {
     checks::key(key).map_err(|text| client.refuse(&Method::DELETE, Some(key), text))?;
     let call = Call::new(Method::DELETE, Some(key), Repeat::Idempotent);
     match client.call(call, |_| Ok(())).await {
-        // COS answers 204 for an absent key; others of its dialect say so.
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+        // COS answers 204 for an absent key; others of its dialect say so. A bare 404 could as well
+        // mean the bucket.
+        Err(error) if error.kind == ErrorKind::NotFound && error.code.is_some() => Ok(()),
         other => other,
     }
 }
