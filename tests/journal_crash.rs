@@ -1,9 +1,11 @@
 //! SIGKILL loses nothing that the journal confirmed, and shows no half of a batch (P1, J1).
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use ferryfs::failpoint;
 use ferryfs::journal::{AnnouncementRow, AnnouncementState, AttributeRow, Durability, Journal, Op};
 use ferryfs::types::{Attrs, ETag, FileKind, Key, TargetId, TimeNs};
 
@@ -41,7 +43,7 @@ fn child(dir: &str) -> ! {
     let first = journal.load().unwrap().announcements.last().map_or(1, |row| row.seq + 1);
     let mut out = std::io::stdout();
     for seq in first.. {
-        // Now and then a few at once, and one to the disk.
+        // Both kinds of commit.
         let durability = if seq % 50 == 0 { Durability::Disk } else { Durability::Buffered };
         journal.submit(batch(seq), durability).wait().unwrap();
         writeln!(out, "confirmed {seq}").unwrap();
@@ -50,20 +52,24 @@ fn child(dir: &str) -> ! {
     unreachable!("the numbers do not end");
 }
 
+/// A child that runs `test`, which finds [`CHILD_DIR`] set.
+fn command(dir: &Path, test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture", "--test-threads", "1"]).env(CHILD_DIR, dir);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+/// The number that a line of a child's output confirms.
+fn confirmed(line: &str) -> Option<u64> {
+    line.split_once("confirmed ")?.1.parse().ok()
+}
+
 /// Runs a child in `dir`, kills it after `lines` confirmations; returns the last one that it made.
 fn run_and_kill(dir: &Path, test: &str, lines: usize) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads", "1"])
-        .env(CHILD_DIR, dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command(dir, test).spawn().unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
-    let mut confirmed = output.lines().map_while(Result::ok).filter_map(|line| {
-        let (_, number) = line.split_once("confirmed ")?;
-        number.parse::<u64>().ok()
-    });
+    let mut confirmed = output.lines().map_while(Result::ok).filter_map(|line| confirmed(&line));
     let seen = confirmed.by_ref().take(lines).last();
     child.kill().unwrap();
     // What it confirmed between our decision and its end counts as well.
@@ -95,4 +101,26 @@ fn sigkill_loses_nothing_confirmed() {
         total = kept;
         journal.close().unwrap();
     }
+}
+
+/// Runs a child that ends itself at the 20th hit of a failpoint; returns what it confirmed, and what
+/// is there afterwards.
+fn run_to(point: &str, test: &str) -> (u64, u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let output = command(dir.path(), test).env("FERRYFS_FAILPOINT", format!("{point}:20")).output().unwrap();
+    assert_eq!(output.status.signal(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let told = text.lines().filter_map(confirmed).last().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    (told, journal.load().unwrap().announcements.last().unwrap().seq)
+}
+
+#[test]
+fn a_crash_before_or_after_a_commit_shows_none_or_all_of_it() {
+    if let Ok(dir) = std::env::var(CHILD_DIR) {
+        child(&dir);
+    }
+    let test = "a_crash_before_or_after_a_commit_shows_none_or_all_of_it";
+    assert_eq!(run_to(failpoint::JOURNAL_BEFORE_COMMIT, test), (19, 19));
+    assert_eq!(run_to(failpoint::JOURNAL_AFTER_COMMIT, test), (19, 20));
 }

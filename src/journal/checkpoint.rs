@@ -15,9 +15,10 @@ use super::{Error, Result};
 /// measure (SQLITE_DEFAULT_WAL_AUTOCHECKPOINT).
 const PAGES: i64 = 1000;
 
-/// Pages that the WAL may have: 256 MiB. A checkpoint beside a writer that never rests never gets
-/// to the WAL's end, so that the WAL would grow for ever; at this size the writer is made to wait.
-const PAGES_MAX: i64 = 65_536;
+/// Pages that the WAL may have: 64 MiB, what its file is cut to. A checkpoint beside a writer that
+/// never rests never gets to the WAL's end, so that the WAL would grow for ever; at this size the
+/// writer is made to wait. What it writes until then comes on top.
+const PAGES_MAX: i64 = 16_384;
 
 /// The checkpointer's handle, in the writer.
 pub(super) struct Checkpointer {

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use rusqlite::Connection;
 
 use super::latch::Latch;
-use super::schema::{FILE_NAME, connect, explain, migrate, prepare_file};
+use super::schema::{FILE_NAME, connect, explain, migrate, mount_uuid, prepare_file};
 use super::writer::{Request, Writer};
 use super::{Error, Result};
 use crate::disk;
@@ -20,6 +20,7 @@ pub(super) struct Database {
     requests: Sender<Request>,
     latch: Arc<Latch>,
     commits: Arc<AtomicU64>,
+    mount_uuid: String,
     /// Guards the reading connection; last in the order of locks.
     reader: Mutex<Connection>,
     /// The writer, until somebody has waited for its end.
@@ -31,6 +32,7 @@ impl Database {
         prepare_file(dir)?;
         let mut conn = connect(dir)?;
         migrate(&mut conn, dir)?;
+        let mount_uuid = mount_uuid(&conn, dir)?;
         let failed = |error: std::io::Error| Error::Open { path: dir.join(FILE_NAME), reason: error.to_string() };
         // The WAL's name, too, must survive a power cut.
         disk::sync_dir(dir).map_err(failed)?;
@@ -40,11 +42,15 @@ impl Database {
         let (requests, queue) = channel();
         let writer = Writer::new(conn, dir, queue, Arc::clone(&latch), Arc::clone(&commits))?;
         let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run()).map_err(failed)?;
-        Ok(Database { requests, latch, commits, reader, thread: Mutex::new(Some(thread)) })
+        Ok(Database { requests, latch, commits, mount_uuid, reader, thread: Mutex::new(Some(thread)) })
     }
 
     pub(super) fn latch(&self) -> &Arc<Latch> {
         &self.latch
+    }
+
+    pub(super) fn mount_uuid(&self) -> &str {
+        &self.mount_uuid
     }
 
     pub(super) fn commits(&self) -> u64 {

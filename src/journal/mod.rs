@@ -134,6 +134,12 @@ impl Journal {
         Receipt { reply, latch: Arc::clone(self.database.latch()) }
     }
 
+    /// The name of this mount among all mounts of all hosts, made with its database: 32 hexadecimal
+    /// digits, the first part of attempts' names (R2).
+    pub fn mount_uuid(&self) -> &str {
+        self.database.mount_uuid()
+    }
+
     /// A named value.
     ///
     /// # Errors

@@ -12,6 +12,9 @@ use crate::disk;
 /// The database's file in the state directory; SQLite adds `-wal` and `-shm`.
 pub(super) const FILE_NAME: &str = "journal.db";
 
+/// Row of `meta` that holds the mount's name.
+const MOUNT_UUID: &str = "mount-uuid";
+
 /// SQLite 3.51.3 repaired the WAL-reset bug: two connections that commit and checkpoint at the
 /// same moment could corrupt the database (J3).
 const SQLITE_MIN: i32 = 3_051_003;
@@ -171,6 +174,12 @@ CREATE TABLE record (
 pub(super) fn prepare_file(dir: &Path) -> Result<()> {
     let path = dir.join(FILE_NAME);
     let io = |error: std::io::Error| Error::Open { path: path.clone(), reason: error.to_string() };
+    let wal = dir.join(format!("{FILE_NAME}-wal"));
+    if !path.exists() && wal.exists() {
+        // SQLite would read it into the new database: some pages of the lost one, as if they were all.
+        let reason = format!("it is gone but {} is there: put it back, or move that away as well", wal.display());
+        return Err(Error::Open { path, reason });
+    }
     match disk::create_exclusive(&path, 0o600) {
         Ok(_empty) => disk::sync_dir(dir).map_err(io),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => disk::chmod(&path, 0o600).map_err(io),
@@ -245,6 +254,16 @@ fn steps(conn: &mut Connection, steps: &[&str], version: i64) -> rusqlite::Resul
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", version)?;
     transaction.commit()
+}
+
+/// The name of this database among all mounts of all hosts, made at its first opening.
+pub(super) fn mount_uuid(conn: &Connection, dir: &Path) -> Result<String> {
+    let draw = uuid::Uuid::new_v4().simple().to_string();
+    let run = || {
+        conn.execute("INSERT OR IGNORE INTO meta (name, value) VALUES (?1, ?2)", [MOUNT_UUID, &draw])?;
+        conn.query_row("SELECT value FROM meta WHERE name = ?1", [MOUNT_UUID], |row| row.get(0))
+    };
+    run().map_err(|error| opening(&dir.join(FILE_NAME), &error))
 }
 
 /// An error of opening, with the remedy where there is one.

@@ -219,7 +219,7 @@ proptest! {
         put(&journal, vec![
             Op::PutInode(Box::new(inode.clone())), Op::PutAttribute(attribute.clone()), Op::PutAttempt(attempt.clone()),
             Op::PutPart(part.clone()), Op::PutRemoval(removal.clone()), Op::PutAnnouncement(announcement.clone()),
-            Op::PutRecord(record.clone()), Op::SetMeta("mount-uuid", value.clone()),
+            Op::PutRecord(record.clone()), Op::SetMeta("boot-id", value.clone()),
         ]);
         journal.close().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
@@ -231,7 +231,7 @@ proptest! {
         assert_eq!(all.announcements, std::slice::from_ref(&announcement));
         assert_eq!(all.records, std::slice::from_ref(&record));
         assert_eq!(journal.attribute(attribute.target, &attribute.key).unwrap(), Some(attribute.clone()));
-        assert_eq!(journal.meta("mount-uuid").unwrap(), Some(value));
+        assert_eq!(journal.meta("boot-id").unwrap(), Some(value));
         assert_eq!(journal.meta("never-set").unwrap(), None);
         put(&journal, vec![
             Op::DeleteInode(inode.ino), Op::DeleteAttribute(attribute.target, attribute.key.clone()),
@@ -459,6 +459,26 @@ fn files_are_private() {
         let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+}
+
+#[test]
+fn a_mount_has_one_name_for_ever() {
+    let (dir, journal) = journal();
+    let name = journal.mount_uuid().to_owned();
+    assert!(name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+    drop(journal);
+    assert_eq!(Journal::open(dir.path()).unwrap().mount_uuid(), name);
+    let (_other_dir, other) = self::journal();
+    assert_ne!(other.mount_uuid(), name);
+}
+
+#[test]
+fn a_wal_without_its_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("journal.db-wal"), b"committed pages").unwrap();
+    let error = Journal::open(dir.path()).err().unwrap();
+    assert!(error.to_string().contains("journal.db-wal is there"), "{error}");
+    assert!(!dir.path().join("journal.db").exists());
 }
 
 #[test]
