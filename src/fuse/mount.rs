@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::disk;
-use crate::disk::{FuseMountFlags, MountInfo};
+use crate::disk::FuseMountFlags;
 use crate::fuse::adapter::Adapter;
 use crate::fuse::init::Negotiated;
 use crate::fuse::invalidate;
@@ -135,13 +135,9 @@ pub fn mount(vfs: Vfs, runtime: Handle, options: MountOptions) -> io::Result<Mou
     let negotiated = Arc::new(OnceLock::new());
     let adapter = Adapter::new(vfs.clone(), requests.clone(), options.passthrough, negotiated.clone());
     let session = connect(adapter, &dir, &options)?;
-    match serve(vfs, runtime, &options, dir.clone(), session, requests, &negotiated) {
-        Ok(mounted) => Ok(mounted),
-        Err(error) => {
-            abort(&dir);
-            Err(error)
-        }
-    }
+    let mounted = offer_passthrough(&vfs, &session, &negotiated, &options.scratch_dir)
+        .and_then(|passthrough| serve(&vfs, runtime, dir.clone(), session, requests, passthrough));
+    mounted.inspect_err(|_| abort(&dir))
 }
 
 /// Mounts and answers INIT. Mounts by itself, so that nothing but [`Mounted::unmount`] ever takes a
@@ -166,20 +162,19 @@ fn connect(adapter: Adapter, dir: &Path, options: &MountOptions) -> io::Result<S
     }
 }
 
+/// Starts the room's threads.
 fn serve(
-    vfs: Vfs,
+    vfs: &Vfs,
     runtime: Handle,
-    options: &MountOptions,
     dir: PathBuf,
     session: Session<Adapter>,
     requests: Requests,
-    negotiated: &OnceLock<Negotiated>,
+    passthrough: Result<(), String>,
 ) -> io::Result<Mounted> {
-    let minor = disk::mount_info(&dir)?.as_ref().map(|info| info.minor);
+    let minor = minor(&dir)?;
     if let Some(minor) = minor {
         raise_read_ahead(minor);
     }
-    let passthrough = offer_passthrough(&vfs, &session, negotiated, &options.scratch_dir)?;
     let notifier = session.notifier();
     let (tell, ended) = watch::channel(None);
     let mut threads = Vec::new();
@@ -190,7 +185,7 @@ fn serve(
     }
     let session_dir = dir.clone();
     let run = move || {
-        let end = run_session(session, &requests, &session_dir);
+        let end = run_session(session, &requests, &session_dir, minor);
         tell.send_replace(Some(end));
     };
     threads.push(thread::Builder::new().name("ferryfs-session".to_owned()).spawn(run)?);
@@ -198,8 +193,10 @@ fn serve(
 }
 
 /// Serves until the connection is over and every request has ended.
-fn run_session(session: Session<Adapter>, requests: &Requests, dir: &Path) -> Ended {
+fn run_session(session: Session<Adapter>, requests: &Requests, dir: &Path, ours: Option<u32>) -> Ended {
     let failure = match catch_unwind(AssertUnwindSafe(|| session.run())) {
+        // Left in the tree it would answer "Transport endpoint is not connected" to everybody.
+        Ok(Ok(())) if still_mounted(dir, ours) => Some("the connection was aborted from outside".to_owned()),
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(format!("the FUSE session failed: {error}")),
         Err(panic) => Some(format!("the FUSE session panicked: {}", panic_text(panic.as_ref()))),
@@ -242,6 +239,17 @@ fn offer_passthrough(
             Err(why)
         }
     })
+}
+
+/// Minor number of the device of what is mounted on `dir`.
+fn minor(dir: &Path) -> io::Result<Option<u32>> {
+    Ok(disk::mount_info(dir)?.map(|info| info.minor))
+}
+
+/// What is mounted on `dir` is ours; another mount that has come there since is not ours to take
+/// away. If the table of mounts cannot be read, it is taken for ours: the worst is an EINVAL.
+fn still_mounted(dir: &Path, ours: Option<u32>) -> bool {
+    minor(dir).map_or(true, |there| there.is_some() && there == ours)
 }
 
 /// Best effort: without it large sequential reads in server mode are slower.
@@ -304,9 +312,7 @@ impl Mounted {
     /// # Errors
     /// `ResourceBusy` if something in it is in use and not `lazy`.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        // Another mount that has come here since is not ours to take away.
-        let there = disk::mount_info(&self.dir)?.map(|info: MountInfo| info.minor);
-        if self.ended.borrow().is_some() || there.is_none() || there != self.minor {
+        if self.ended.borrow().is_some() || !still_mounted(&self.dir, self.minor) {
             return Ok(());
         }
         match disk::unmount(&self.dir, lazy) {
