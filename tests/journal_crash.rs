@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ferryfs::failpoint;
-use ferryfs::journal::{AnnouncementRow, AnnouncementState, AttributeRow, Durability, Journal, Op};
+use ferryfs::journal::{AnnouncementRow, AnnouncementState, AttributeRow, Durability, Error, Journal, Op};
 use ferryfs::types::{Attrs, ETag, FileKind, Key, TargetId, TimeNs};
 
 /// Set for the child: where its journal is.
@@ -123,4 +123,52 @@ fn a_crash_before_or_after_a_commit_shows_none_or_all_of_it() {
     let test = "a_crash_before_or_after_a_commit_shows_none_or_all_of_it";
     assert_eq!(run_to(failpoint::JOURNAL_BEFORE_COMMIT, test), (19, 19));
     assert_eq!(run_to(failpoint::JOURNAL_AFTER_COMMIT, test), (19, 20));
+}
+
+/// Writes until a commit fails for lack of room, then tries what must not work any more.
+fn child_until_full(dir: &str) {
+    let journal = Journal::open(Path::new(dir)).unwrap();
+    let write = |seq| journal.submit(batch(seq), Durability::Buffered).wait();
+    let failed = (1..1_000_000).find(|seq| match write(*seq) {
+        Ok(()) => {
+            println!("confirmed {seq}");
+            false
+        }
+        Err(error) => {
+            assert!(matches!(error, Error::Latched(_)), "{error}");
+            true
+        }
+    });
+    assert!(matches!(write(failed.unwrap() + 1), Err(Error::Latched(_))));
+    assert!(matches!(journal.submit(Vec::new(), Durability::Disk).wait(), Err(Error::Latched(_))));
+    assert!(journal.failure().is_some());
+    assert!(matches!(journal.close(), Err(Error::Latched(_))));
+    println!("latched");
+}
+
+#[test]
+fn a_full_disk_is_final_and_loses_nothing_confirmed() {
+    if let Ok(dir) = std::env::var(CHILD_DIR) {
+        return child_until_full(&dir);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let test = "a_full_disk_is_final_and_loses_nothing_confirmed";
+    // A limit on the size of files stands in for a full disk: the WAL cannot grow beyond it.
+    let inner = command(dir.path(), test);
+    let output = Command::new("/bin/sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 2000; exec \"$0\" \"$@\""])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env(CHILD_DIR, dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("latched"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let told = text.lines().filter_map(confirmed).last().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let seqs: Vec<u64> = journal.load().unwrap().announcements.iter().map(|row| row.seq).collect();
+    assert_eq!(seqs, (1..=told).collect::<Vec<_>>());
+    // There is room again: writing goes on.
+    journal.submit(batch(told + 1), Durability::Disk).wait().unwrap();
 }
