@@ -14,7 +14,7 @@ pub enum Error {
         /// What is wrong with it, and what is wanted.
         reason: String,
     },
-    /// A credential holds what no header can carry.
-    #[error("the {0} of the sync task holds characters that no request header can carry")]
+    /// A credential is empty or holds what no header can carry (a line's end, say).
+    #[error("the {0} of the sync task is empty, or holds control characters")]
     Credential(&'static str),
 }

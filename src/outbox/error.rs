@@ -36,14 +36,8 @@ pub enum Error {
     Journal(#[from] journal::Error),
     /// Reconciling could not list a bucket.
     #[error("cannot compare the bucket with its records: {0}")]
-    Store(#[source] Box<store::Error>),
+    Store(#[from] store::Error),
     /// Reconciling needs success records.
     #[error("the sync task {} has no log bucket: there are no records to compare with", .0.0)]
     NoRecords(TargetId),
-}
-
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Self {
-        Error::Store(Box::new(error))
-    }
 }

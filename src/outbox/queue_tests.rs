@@ -100,7 +100,7 @@ fn what_failed_is_kept_until_somebody_owes_it_again() {
     queue.land(&name, failed());
     queue.self_check();
     assert_eq!((queue.counts(), queue.next_due()), ((0, 0, 1), None));
-    assert_eq!(queue.failed_keys(false, "", 9), [name.clone()]);
+    assert_eq!(queue.failed_keys(false, "", 9), std::slice::from_ref(&name));
     assert_eq!(queue.failed_keys(true, "", 9), [], "it did not run out of time");
     assert_eq!(queue.failed_keys(false, "b", 9), []);
     assert_eq!(queue.supersede("a"), [1]);
