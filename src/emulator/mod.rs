@@ -23,6 +23,7 @@ mod encoding;
 mod error;
 mod exchange;
 mod fault;
+mod letter_case;
 mod log;
 mod oms;
 mod reply;
@@ -198,6 +199,7 @@ impl Emulator {
             downstream: Throttle::new(options.bandwidth),
             clock_offset_s: AtomicI64::new(0),
             late: Mutex::new(JoinSet::new()),
+            letter_case: letter_case::learn().await,
         });
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(server::run(listener, state.clone(), stopped));

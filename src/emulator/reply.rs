@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytes::BytesMut;
 use http_body_util::BodyExt;
+use http_body_util::Empty;
 use http_body_util::StreamBody;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::Response;
@@ -151,7 +152,6 @@ pub(super) fn respond(
         builder = builder.header("Content-Length", length);
     }
     let source = match reply.content {
-        _ if bodiless => Source::Text(None),
         Content::Empty => Source::Text(None),
         Content::Text(text) => Source::Text(Some(text)),
         Content::Drip { lead, pause, text } => {
@@ -162,15 +162,23 @@ pub(super) fn respond(
     if let Some(entry) = &entry {
         entry.answered(reply.status);
     }
+    let letter_case = state.letter_case.clone();
     let flow = Flow { source, state, entry, left: flaws.cut_after, corrupt: flaws.corrupt };
-    let body = StreamBody::new(futures::stream::try_unfold(flow, Flow::step)).boxed_unsync();
+    let empty = || Empty::new().map_err(|never| match never {}).boxed_unsync();
+    // HEAD and 304 carry headers of a body that is not there; hyper must know that.
+    let body = match bodiless {
+        true => empty(),
+        false => StreamBody::new(futures::stream::try_unfold(flow, Flow::step)).boxed_unsync(),
+    };
     let refused = |_| {
         tracing::error!("the emulator made a header that HTTP does not allow");
-        let mut response = Response::new(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync());
+        let mut response = Response::new(empty());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         response
     };
-    Some(builder.body(body).unwrap_or_else(refused))
+    let mut response = builder.body(body).unwrap_or_else(refused);
+    *response.extensions_mut() = letter_case;
+    Some(response)
 }
 
 enum Source {

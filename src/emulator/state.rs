@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use axum::http::Extensions;
 use tokio::task::JoinSet;
 
 use super::fault::Faults;
@@ -32,6 +33,8 @@ pub(super) struct State {
     pub(super) clock_offset_s: AtomicI64,
     /// Requests applied after they were answered; aborted with the emulator.
     pub(super) late: Mutex<JoinSet<()>>,
+    /// How answers spell the names of their headers.
+    pub(super) letter_case: Extensions,
 }
 
 impl State {

@@ -21,6 +21,7 @@ mod disk;
 mod record;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -62,9 +63,9 @@ impl Shelf {
             if !is_bucket_name(&name) {
                 return Err(Error::BucketName { name });
             }
-            if !buckets.contains_key(&name) {
-                let bucket = Bucket::open(root.join(&name), name.clone(), now_ns)?;
-                buckets.insert(name, Arc::new(bucket));
+            let dir = root.join(&name);
+            if let Entry::Vacant(slot) = buckets.entry(name.clone()) {
+                slot.insert(Arc::new(Bucket::open(dir, name, now_ns)?));
             }
         }
         Ok(Shelf { buckets: Mutex::new(buckets) })

@@ -1,0 +1,103 @@
+//! The emulator proves itself against clients it shares nothing with: the vendors' own, from
+//! pinned packages in an environment that `scripts/venv.sh` makes (`tests/vendor`).
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use ferryfs::emulator::Emulator;
+use ferryfs::emulator::Options;
+use tokio::process::Command;
+
+const BUCKET: &str = "examplebucket-1250000000";
+const AWKWARD: [&str; 6] = ["data/plain.txt", "with space", "\u{4e2d}\u{6587}", "plus+plus", "100%", "tilde~star*(x)"];
+
+/// The slowest script takes a few seconds; a loaded machine may take ten times that.
+const MOST_TIME: Duration = Duration::from_secs(180);
+
+fn source_dir() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The environment's interpreter; the environment is made at the first call.
+fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let output = std::process::Command::new(source_dir().join("scripts/venv.sh"))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("run scripts/venv.sh");
+        assert!(output.status.success(), "scripts/venv.sh failed");
+        PathBuf::from(String::from_utf8(output.stdout).expect("UTF-8").trim()).join("bin/python")
+    })
+}
+
+async fn start(root: &Path) -> Emulator {
+    let options = Options {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        root: root.to_owned(),
+        buckets: vec![BUCKET.to_owned()],
+        credentials: vec![("AKIDvendor".to_owned(), "vendor-secret".to_owned())],
+        oms_credentials: Some(("HWAK".to_owned(), "hw-secret".to_owned())),
+        latency: Duration::ZERO,
+        bandwidth: None,
+    };
+    Emulator::start(options).await.expect("start the emulator")
+}
+
+async fn run(script: &str, argument: &str) {
+    let python = tokio::task::spawn_blocking(python).await.expect("make the environment");
+    let output = Command::new(python)
+        .arg(source_dir().join("tests/vendor").join(script))
+        .arg(argument)
+        .env("no_proxy", "*")
+        .env("NO_PROXY", "*")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(MOST_TIME, output).await.expect("the script ends").expect("run the script");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{script}:\n{}\n{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cos_python_sdk() {
+    let root = tempfile::tempdir().expect("a directory");
+    let emulator = start(root.path()).await;
+    run("cos_sdk.py", &emulator.addr().port().to_string()).await;
+    assert!(emulator.uploads(BUCKET).is_empty());
+    let object = emulator.object(BUCKET, "multi").expect("the object is there");
+    assert_eq!((object.parts(), object.size()), (3, (4 << 20) + 4));
+    let completed = emulator.stores().into_iter().filter(|store| store.key == "multi" && store.how == "complete");
+    assert_eq!(completed.count(), 1);
+    emulator.shutdown().await;
+    let emulator = start(root.path()).await;
+    let again = emulator.object(BUCKET, "multi").expect("the object survives a restart");
+    assert_eq!((again.etag(), again.crc64()), (object.etag(), object.crc64()));
+    emulator.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn coscmd() {
+    let root = tempfile::tempdir().expect("a directory");
+    let emulator = start(root.path()).await;
+    run("coscmd_cli.py", &emulator.addr().port().to_string()).await;
+    assert_eq!(emulator.keys(BUCKET), ["cmd/small \u{4e2d}+.txt"]);
+    let parts = emulator.requests().into_iter().filter(|request| {
+        request.method == "PUT" && request.sub_resource.contains(&"partNumber".to_owned()) && request.status == 200
+    });
+    assert_eq!(parts.count(), 21, "21 MiB in parts of 1 MiB");
+    emulator.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn huawei_oms_sdk() {
+    let root = tempfile::tempdir().expect("a directory");
+    let emulator = start(root.path()).await;
+    run("oms_sdk.py", &emulator.oms_url()).await;
+    let keys: Vec<_> = emulator.oms_events().into_iter().map(|event| event.key).collect();
+    assert_eq!(keys, AWKWARD, "those of the one request that was accepted, decoded");
+    emulator.shutdown().await;
+}
