@@ -18,9 +18,10 @@ use super::secrets::{self, Credentials, Written};
 use super::values::{addressing, check_path, check_region, choice, directory, endpoint, is_word, number, path_value};
 use super::values::{region, required, size, time, told};
 use super::{
-    Addressing, Cache, CloseMode, Config, FsyncMode, KilledWriter, Mapping, MountOptions, Passthrough, Record, State,
-    Sync, WriteBack,
+    Cache, CloseMode, Config, FsyncMode, KilledWriter, Mapping, MountOptions, Passthrough, Record, State, Sync,
+    WriteBack,
 };
+use crate::store::Addressing;
 
 /// A configuration file is small; more than this is another file by mistake.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -38,6 +38,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::oms::SyncUrl;
+use crate::store::{Addressing, CosOptions};
 use crate::types::ByteSize;
 
 /// Everything one mount needs to know.
@@ -132,15 +133,6 @@ pub enum Provider {
     Oss,
     /// S3 and its kin.
     S3,
-}
-
-/// Where the bucket's name goes in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Addressing {
-    /// In the host name.
-    Virtual,
-    /// First in the path.
-    Path,
 }
 
 /// `[cache]`
@@ -290,13 +282,34 @@ impl Mapping {
     pub fn identity(&self) -> String {
         format!("{}://{}/{}", self.provider, self.bucket, self.prefix)
     }
+
+    /// How to open the mapping's bucket.
+    pub fn store_options(&self) -> CosOptions {
+        store_options(&self.bucket, &self.region, self.endpoint.as_deref(), self.addressing, &self.credentials)
+    }
 }
 
 impl Record {
+    /// How to open the log bucket.
+    pub fn store_options(&self) -> CosOptions {
+        store_options(&self.bucket, &self.region, self.endpoint.as_deref(), self.addressing, &self.credentials)
+    }
+
     /// `provider://bucket/prefix`: the target's identity in the journal (J4).
     pub fn identity(&self) -> String {
         format!("{}://{}/{}", self.provider, self.bucket, self.prefix)
     }
+}
+
+fn store_options(
+    bucket: &str,
+    region: &str,
+    endpoint: Option<&str>,
+    addressing: Addressing,
+    credentials: &Credentials,
+) -> CosOptions {
+    let endpoint = endpoint.map(str::to_owned);
+    CosOptions { endpoint, addressing, ..CosOptions::new(bucket, region, credentials.for_store().into()) }
 }
 
 impl fmt::Display for Provider {

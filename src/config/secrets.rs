@@ -6,11 +6,12 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::error::{Error, Location, Result};
 use super::place::{At, Place, Source};
 use super::raw::Secret;
+use crate::store;
 
 /// What a request is signed with.
 #[derive(Clone)]
@@ -21,6 +22,14 @@ pub struct Credentials {
     pub secret_key: SecretString,
     /// Of temporary credentials.
     pub token: Option<SecretString>,
+}
+
+impl Credentials {
+    /// The same, as a store's client takes them.
+    pub fn for_store(&self) -> store::Credentials {
+        let token = self.token.as_ref().map(ExposeSecret::expose_secret);
+        store::Credentials::new(&self.secret_id, self.secret_key.expose_secret(), token)
+    }
 }
 
 impl fmt::Debug for Credentials {

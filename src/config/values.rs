@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Addressing;
 use super::address::{Refusal, parse_endpoint};
 use super::error::{Error, Result};
 use super::place::{At, Place, Source};
 use super::units::parse_duration;
+use crate::store::Addressing;
 use crate::types::ByteSize;
 
 /// Longest name of a file (NAME_MAX).

@@ -23,7 +23,7 @@ mod tests;
 
 pub use client::Client;
 pub use error::{ActionError, Error, Result};
-pub use registry::{Address, Registration, find, mount_path, register};
+pub use registry::{Address, Registration, find, forget, mount_path, register};
 pub use server::Server;
 pub use status::{
     CacheStatus, Counters, InFlight, MappingStatus, OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase,

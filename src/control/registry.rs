@@ -127,6 +127,20 @@ impl Drop for Registration {
     }
 }
 
+/// Takes away the entry that a daemon which is gone has left.
+///
+/// # Errors
+/// As unlink(2).
+pub fn forget(address: &Address) -> io::Result<()> {
+    for dir in directories() {
+        let entry = dir.join(entry_name(&address.mount));
+        if is_trusted(&dir) && read(&entry).is_some_and(|found| found == *address) {
+            fs::remove_file(&entry)?;
+        }
+    }
+    Ok(())
+}
+
 fn read(entry: &Path) -> Option<Address> {
     serde_json::from_slice(&fs::read(entry).ok()?).ok()
 }
