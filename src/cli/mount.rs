@@ -1,0 +1,139 @@
+//! `ferryfs mount`
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::args::MountArgs;
+use super::{Failure, Serve, background, log};
+use crate::config::{Config, Options};
+use crate::control::{self, Client};
+use crate::disk;
+
+/// Where configurations live that are called by name.
+const CONFIG_DIR: &str = "/etc/ferryfs";
+
+/// The type under which the kernel lists our mounts.
+pub(super) const FSTYPE: &str = "fuse.ferryfs";
+
+/// Dead mounts that may lie on top of each other before somebody should look.
+const MAX_STALE: usize = 16;
+
+pub(super) fn run(args: MountArgs, serve: Serve) -> Result<(), Failure> {
+    run_as(args, false, serve)
+}
+
+/// `fake`: check only.
+pub(super) fn run_as(args: MountArgs, fake: bool, serve: Serve) -> Result<(), Failure> {
+    if args.report {
+        return background::child(|ready| {
+            log::init(args.debug);
+            let (config, dir) = prepare(&args)?;
+            serve(config, dir, ready)
+        });
+    }
+    let (config, dir) = prepare(&args)?;
+    if fake {
+        return Ok(());
+    }
+    if args.foreground {
+        log::init(args.debug);
+        return serve(config, dir, Box::new(|| tracing::info!("mounted")));
+    }
+    // The child reads the configuration itself; what could be refused has been refused here, where a
+    // terminal sees it.
+    let mut words: Vec<OsString> = vec!["mount".into(), "--report".into()];
+    if let Some(file) = &config.file {
+        words.extend(["--config".into(), file.into()]);
+    }
+    for (flag, given) in [("--debug", args.debug), ("--sloppy", args.sloppy)] {
+        if given {
+            words.push(flag.into());
+        }
+    }
+    for options in &args.options {
+        words.extend(["-o".into(), options.into()]);
+    }
+    // After `--`, a directory that begins with `-` is still a directory.
+    words.push("--".into());
+    if config.file.is_none() {
+        words.extend(args.positional.first().map(Into::into));
+    }
+    words.push(dir.into());
+    background::parent(&words, &config)
+}
+
+/// The checked configuration and the canonical mount directory, free to be mounted on.
+fn prepare(args: &MountArgs) -> Result<(Config, PathBuf), Failure> {
+    let options = Options::parse(&args.options, args.sloppy)?;
+    let (config, dir) = match (&args.config, args.positional.as_slice()) {
+        (Some(file), rest @ ([] | [_])) => (Config::load_with(file, &options)?, rest.first()),
+        (None, [spec]) => (load_spec(spec, &options)?, None),
+        (None, [spec, dir]) => (load_spec(spec, &options)?, Some(dir)),
+        _ => return Err(Failure::refused("usage: ferryfs mount [--config FILE | URL] [-o options] [-f] DIR")),
+    };
+    let dir = match dir.or(config.mount.dir.as_ref()) {
+        Some(dir) => control::mount_path(dir)
+            .map_err(|error| Failure::failed(format!("cannot mount on {}: {error}", dir.display())))?,
+        None => return Err(Failure::refused("where to? name a directory, or set `dir` in [mount]")),
+    };
+    config.check_mount_dir(&dir)?;
+    clear_stale(&dir)?;
+    let kind = std::fs::metadata(&dir);
+    match kind {
+        Ok(meta) if meta.is_dir() => Ok((config, dir)),
+        Ok(_) => Err(Failure::failed(format!("cannot mount on {}: it is not a directory", dir.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Failure::failed(format!("cannot mount on {dir}: make it first: mkdir -p {dir}", dir = dir.display())))
+        }
+        Err(error) => Err(Failure::failed(format!("cannot mount on {}: {error}", dir.display()))),
+    }
+}
+
+/// A bucket URL, a configuration file, or the name of one.
+fn load_spec(spec: &Path, options: &Options) -> Result<Config, Failure> {
+    if let Some(url) = spec.to_str().filter(|text| text.contains("://")) {
+        return Ok(Config::from_url(url, options)?);
+    }
+    let is_name = spec.components().count() == 1 && spec.extension().is_none();
+    if is_name && !spec.exists() {
+        let file = Path::new(CONFIG_DIR).join(spec).with_extension("toml");
+        return Ok(Config::load_with(&file, options)?);
+    }
+    Ok(Config::load_with(spec, options)?)
+}
+
+/// Takes away mounts of ours at `dir` whose daemon is gone; refuses if one is alive.
+fn clear_stale(dir: &Path) -> Result<(), Failure> {
+    for _ in 0..MAX_STALE {
+        let mounted = disk::mount_info(dir).map_err(|error| Failure::failed(format!("cannot mount: {error}")))?;
+        if mounted.is_none_or(|mounted| mounted.fstype != FSTYPE) {
+            return Ok(());
+        }
+        match Client::find(dir).and_then(|client| client.status()) {
+            Err(control::Error::Dead { pid, .. }) => {
+                // The message stands before the log is set up, too.
+                eprintln!("ferryfs: taking away the mount of a daemon that is gone (pid {pid})");
+                disk::unmount(dir, true)
+                    .map_err(|error| Failure::failed(format!("cannot take the dead mount away: {error}")))?;
+            }
+            Err(control::Error::NotMounted(_)) => {
+                return Err(Failure::failed(format!(
+                    "a ferryfs whose daemon is not known is mounted on {dir}; if it is dead, run: umount -l {dir}",
+                    dir = dir.display()
+                )));
+            }
+            Ok(status) => {
+                return Err(Failure::failed(format!(
+                    "ferryfs is mounted on {} already (pid {})",
+                    dir.display(),
+                    status.pid
+                )));
+            }
+            Err(error) => {
+                return Err(Failure::failed(format!("ferryfs is mounted on {} already: {error}", dir.display())));
+            }
+        }
+    }
+    Err(Failure::failed(format!("many dead mounts lie on {dir}: run umount -l {dir}", dir = dir.display())))
+}

@@ -1,0 +1,142 @@
+//! `ferryfs status`
+
+use std::time::Duration;
+
+use super::Failure;
+use super::args::StatusArgs;
+use super::output::{columns, count, print, print_json, shown, span};
+use crate::control::{Client, Phase, Problem, Status};
+use crate::types::ByteSize;
+
+pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
+    let status = Client::find(&args.dir)?.status()?;
+    if args.json { print_json(&status) } else { print(&text(&status)) }
+}
+
+/// What people read: what is wrong first, then the queues, then the rest.
+fn text(status: &Status) -> String {
+    let phase = match status.phase {
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Draining => "draining",
+        Phase::Unmounting => "unmounting",
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
+    if let Some(failure) = &status.journal_failure {
+        row("JOURNAL", format!("failed, the mount takes no more changes: {}", shown(failure)));
+    }
+    for mapping in &status.mappings {
+        let state = match (&mapping.error, mapping.online) {
+            (_, true) => "online".to_owned(),
+            (Some(error), false) => format!("OFFLINE: {}", shown(error)),
+            (None, false) => "OFFLINE".to_owned(),
+        };
+        row("mapping", format!("{} -> {}  {state}", shown(&mapping.path), shown(&mapping.url)));
+        if let Some(sync) = &mapping.sync {
+            let state = sync.paused.as_ref().map_or("sending".to_owned(), |why| format!("PAUSED: {}", shown(why)));
+            row("sync", format!("{}  {state}", shown(&sync.url)));
+        }
+    }
+    row(
+        "uploads",
+        format!("{}, {} to go", count(status.uploads_files, "file", "files"), ByteSize(status.uploads_bytes)),
+    );
+    for upload in &status.in_flight {
+        let percent = upload.bytes_sent.saturating_mul(100).checked_div(upload.bytes_total).unwrap_or(100);
+        row("", format!("{percent:>3}% of {}  {}", ByteSize(upload.bytes_total), shown(&upload.path)));
+    }
+    row(
+        "owed",
+        format!(
+            "{}, {}, {}, {}",
+            count(status.copies_owed, "copy", "copies"),
+            count(status.removals_owed, "removal", "removals"),
+            count(status.announcements_owed, "announcement", "announcements"),
+            count(status.records_owed, "record", "records")
+        ),
+    );
+    if status.announcements_failed > 0 {
+        let failed = count(status.announcements_failed, "announcement", "announcements");
+        row("FAILED", format!("{failed}: see `ferryfs outbox list`"));
+    }
+    for (name, problems) in [("TORN", &status.torn), ("HELD", &status.held), ("FAILED", &status.failed)] {
+        for Problem { path, reason } in problems {
+            row(name, format!("{}: {}", shown(path), shown(reason)));
+        }
+    }
+    if status.problems_left_out > 0 {
+        row("", format!("and {} more", status.problems_left_out));
+    }
+    row(
+        "cache",
+        format!(
+            "{} of {}, {}",
+            ByteSize(status.cache.used_bytes),
+            ByteSize(status.cache.limit_bytes),
+            count(status.cache.files, "file", "files")
+        ),
+    );
+    let how = if status.passthrough.enabled { "on" } else { "off" };
+    row("passthrough", format!("{how}: {}", shown(&status.passthrough.why)));
+    let counters = &status.counters;
+    row(
+        "so far",
+        format!(
+            "{} uploaded ({} PUT, {} multipart), {} announced, {} recorded, {} conflicts",
+            ByteSize(counters.uploaded_bytes),
+            counters.puts,
+            counters.multiparts,
+            counters.announced,
+            counters.records,
+            counters.conflicts
+        ),
+    );
+    format!(
+        "{}: {phase}, pid {}, up {}\n{}",
+        shown(&status.mount.display().to_string()),
+        status.pid,
+        span(Duration::from_secs(status.uptime_s)),
+        columns(&rows)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{InFlight, MappingStatus, SyncStatus};
+
+    #[test]
+    fn troubles_are_shown() {
+        let status = Status {
+            mount: "/mnt/demo".into(),
+            pid: 7,
+            phase: Phase::Running,
+            mappings: vec![MappingStatus {
+                path: "/".into(),
+                url: "cos://a-1/".into(),
+                error: Some("no route".into()),
+                sync: Some(SyncStatus { paused: Some("HTTP 401".into()), ..Default::default() }),
+                ..Default::default()
+            }],
+            uploads_files: 1,
+            in_flight: vec![InFlight { path: "/big".into(), bytes_sent: 1, bytes_total: 4, ..Default::default() }],
+            torn: vec![Problem { path: "/report".into(), reason: "its writer was killed".into() }],
+            announcements_failed: 2,
+            journal_failure: Some("disk full".into()),
+            ..Default::default()
+        };
+        let text = text(&status);
+        for wanted in [
+            "/mnt/demo: running, pid 7, up 0s\n",
+            "OFFLINE: no route",
+            "PAUSED: HTTP 401",
+            "25% of 4 B  /big",
+            "TORN         /report: its writer was killed",
+            "2 announcements: see `ferryfs outbox list`",
+            "takes no more changes: disk full",
+        ] {
+            assert!(text.contains(wanted), "{wanted}:\n{text}");
+        }
+    }
+}
