@@ -102,6 +102,26 @@ async fn attempts_are_bounded_and_the_outcome_stays_unknown() {
 }
 
 #[tokio::test]
+async fn what_may_arrive_late_is_told_although_the_call_succeeded() {
+    let (_server, store) = scripted(vec![
+        refused(503, "SlowDown"),
+        stored(),
+        Step::Cut(Vec::new()),
+        stored(),
+        Step::Cut(Vec::new()),
+        ok_xml("<DeleteResult/>"),
+    ])
+    .await;
+    store.put(&key(), Bytes::new(), PutOptions::default()).await.unwrap();
+    assert!(!store.may_arrive_late(&key()));
+    store.put(&key(), Bytes::new(), PutOptions::default()).await.unwrap();
+    assert!(store.may_arrive_late(&key()));
+    let (batch, other) = ([Key::from("x"), Key::from("y")], Key::from("z"));
+    store.delete_many(&batch).await.unwrap();
+    assert!(batch.iter().all(|key| store.may_arrive_late(key)) && !store.may_arrive_late(&other));
+}
+
+#[tokio::test]
 async fn refusals_are_told_in_full_and_without_secrets() {
     for (status, code, kind) in [
         (403, "SignatureDoesNotMatch", ErrorKind::Credentials),

@@ -13,6 +13,8 @@
 //!   unknown outcome. So [`ErrorKind::AlreadyExists`] (forbid-overwrite) and
 //!   [`ErrorKind::Precondition`] (a copy onto itself) with an unknown outcome may be the echo of
 //!   the call's own earlier attempt: settle them by HEAD.
+//! - [`ObjectStore::may_arrive_late`] tells of attempts whose reply was lost, since a repeat that
+//!   succeeded hides them.
 //! - PUT, copy, delete, part uploads and abort are repeated after an unknown outcome, since twice
 //!   is as good as once; initiate and complete only if certainly not applied.
 //!
@@ -41,6 +43,7 @@ mod backoff;
 mod cos;
 mod credentials;
 mod error;
+mod late;
 mod probe;
 mod retry;
 mod skew;
@@ -260,6 +263,14 @@ pub trait ObjectStore: Send + Sync + Debug {
 
     /// `provider://bucket`, for messages.
     fn name(&self) -> &str;
+
+    /// Whether a mutation of this key was attempted within the last 120 s whose outcome nobody knows,
+    /// also within a call that was then repeated with success: it may still arrive and undo a later
+    /// version, which must therefore be looked at again (R1). A store that never repeats has none
+    /// that its callers do not know of.
+    fn may_arrive_late(&self, _key: &Key) -> bool {
+        false
+    }
 
     /// HEAD of the bucket itself: proves key, bucket and region.
     fn head_bucket(&self) -> BoxFuture<'_, Result<()>>;

@@ -12,6 +12,7 @@ use super::sign::Signed;
 use crate::http::{self, Body, Client, HeaderMap, HeaderName, HeaderValue, Method, Options, Request, encode};
 use crate::store::credentials::{Credentials, CredentialsSource};
 use crate::store::error::{Error, ErrorKind, Outcome, Result};
+use crate::store::late::Late;
 use crate::store::retry::{Next, Policy, Repeat};
 use crate::store::skew::StoreClock;
 use crate::store::xml;
@@ -33,6 +34,8 @@ pub(super) struct Call<'a> {
     pub(super) method: Method,
     /// `None` for the bucket itself.
     pub(super) key: Option<&'a Key>,
+    /// Keys that the body names.
+    pub(super) named: &'a [Key],
     /// Parameters, decoded.
     pub(super) query: Vec<(&'static str, String)>,
     /// Headers by lower-case name.
@@ -52,6 +55,7 @@ impl<'a> Call<'a> {
         Call {
             method,
             key,
+            named: &[],
             query: Vec::new(),
             headers: Vec::new(),
             body: Bytes::new(),
@@ -117,6 +121,7 @@ pub(super) struct CosClient {
     credentials: CredentialsSource,
     clock: StoreClock,
     policy: Policy,
+    late: Late,
     request_timeout: Duration,
     slow_timeout: Duration,
 }
@@ -136,6 +141,7 @@ impl CosClient {
             credentials: options.credentials,
             clock: StoreClock::default(),
             policy: Policy::new(options.retry),
+            late: Late::default(),
             request_timeout: options.request_timeout,
             slow_timeout: options.slow_timeout,
         })
@@ -149,6 +155,11 @@ impl CosClient {
     /// Where the requests go.
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// See [`ObjectStore::may_arrive_late`](crate::store::ObjectStore::may_arrive_late).
+    pub(super) fn may_arrive_late(&self, key: &Key) -> bool {
+        self.late.concerns(key)
     }
 
     /// What an operation is called in errors: `PUT cos://bucket/key`.
@@ -188,6 +199,9 @@ impl CosClient {
             if refused && !renewed && !credentials.same_as(&self.credentials.current()) {
                 renewed = true;
                 continue;
+            }
+            if call.repeat != Repeat::Read && failure.error.outcome == Outcome::Unknown {
+                self.late.note(call.key.into_iter().chain(call.named));
             }
             match attempts.failed(failure.error, failure.hopeless) {
                 Next::Again(delay) => sleep(delay).await,

@@ -80,6 +80,10 @@ impl ObjectStore for Cos {
         self.client.name()
     }
 
+    fn may_arrive_late(&self, key: &Key) -> bool {
+        self.client.may_arrive_late(key)
+    }
+
     fn head_bucket(&self) -> BoxFuture<'_, Result<()>> {
         lists::head_bucket(&self.client).boxed()
     }

@@ -226,6 +226,7 @@ pub(super) async fn delete_many(
         return Ok(failures);
     }
     let mut call = Call::new(Method::POST, None, Repeat::Idempotent);
+    call.named = keys;
     call.query.push(("delete", String::new()));
     call.body = Bytes::from(format!("<Delete><Quiet>true</Quiet>{objects}</Delete>"));
     call.headers.push(("content-type".to_owned(), "application/xml".to_owned()));
