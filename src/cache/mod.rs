@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk;
+use crate::failpoint;
 use crate::journal::{Counter, Journal, Numbers};
 use crate::types::BackingNo;
 
@@ -159,6 +160,7 @@ impl Cache {
 
     /// Unlinks a file whose rows have let it go, durably (J2).
     pub fn discard(&self, no: BackingNo) {
+        failpoint::hit(failpoint::EVICTION_BEFORE_UNLINK);
         match self.inner.layout.find(no, disk::unlink) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

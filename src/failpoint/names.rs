@@ -13,6 +13,7 @@ pub const ALL: &[&str] = &[
     UPLOAD_AFTER_COMPLETE,
     UPLOAD_BEFORE_CLEAN_OWED,
     UPLOAD_AFTER_CLEAN_OWED,
+    REMOVAL_BEFORE_DELETE,
     OMS_BEFORE_SEND,
     OMS_AFTER_SEND,
     RECORD_BEFORE_PUT,
@@ -56,6 +57,9 @@ pub const UPLOAD_BEFORE_CLEAN_OWED: &str = "upload-before-clean-owed";
 /// "Clean + owed" is on disk, the outbox does not know: the announcement is sent after the restart,
 /// the content is not sent again (P4).
 pub const UPLOAD_AFTER_CLEAN_OWED: &str = "upload-after-clean-owed";
+
+/// Before a key is deleted: the removal is on disk and still owed; the object is there.
+pub const REMOVAL_BEFORE_DELETE: &str = "removal-before-delete";
 
 /// Announcements are owed on disk, their request is not sent: they are sent after the restart.
 pub const OMS_BEFORE_SEND: &str = "oms-before-send";

@@ -14,7 +14,7 @@ use super::tree::Tree;
 const NAME_MAX: usize = 255;
 
 /// What lost its name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Unlinked {
     /// The inode.
     pub ino: Ino,
@@ -22,6 +22,8 @@ pub struct Unlinked {
     pub trash: Option<BackingNo>,
     /// Its directory, if that must now get a marker to stay (N1).
     pub marker: Option<Ino>,
+    /// The key that must leave the bucket.
+    pub removal: Option<(TargetId, Key)>,
 }
 
 /// What a rename did.
@@ -176,8 +178,8 @@ impl Tree {
         let target = inode.row.target;
         let persisted = inode.persisted;
         let remote = inode.row.remote.clone();
-        if let Some(remote) = remote {
-            self.owe_removal(target, &remote, ino, now, ops);
+        if let Some(remote) = &remote {
+            self.owe_removal(target, remote, ino, now, ops);
         }
         let trash = if self.inodes.get(&ino).is_some_and(Inode::is_unused) {
             self.reap(ino, ops)
@@ -187,7 +189,7 @@ impl Tree {
             }
             None
         };
-        Ok(Unlinked { ino, trash, marker: None })
+        Ok(Unlinked { ino, trash, marker: None, removal: remote.map(|remote| (target, remote.key)) })
     }
 
     /// Moves a name. What stands at the new name is replaced; that it may be replaced (kinds,
@@ -268,5 +270,35 @@ impl Tree {
             }
         }
         found
+    }
+
+    /// Gives the name of an inode back to its remote version, if that is the one that belongs there:
+    /// a new inode takes the name, the old one lives on nameless with its local content.
+    pub fn give_name_back(&mut self, ino: Ino, ops: &mut Vec<Op>) {
+        let Some(key) = self.key(ino) else { return };
+        let Some(inode) = self.get(ino) else { return };
+        let Some(remote) = inode.row.remote.clone().filter(|remote| remote.key == key) else { return };
+        let (parent, name) = (inode.row.parent, inode.row.name.clone());
+        let (attrs, ctime, target, kind) = (inode.row.attrs, inode.row.ctime, inode.row.target, inode.row.kind);
+        let new = match self.next_ino() {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!(%error, name, "the remote version cannot take its name back");
+                return;
+            }
+        };
+        self.set_remote(ino, None);
+        if let Some(inode) = self.get_mut(ino) {
+            inode.row.linked = false;
+        }
+        self.persist(ino, ops);
+        let mut row = Inode::blank(new, target, kind, (parent, name.clone()), attrs, ctime);
+        row.attrs_known = false;
+        row.size = remote.size;
+        row.remote_attr_generation = row.attr_generation;
+        row.remote_generation = row.generation;
+        self.inodes.insert(new, Inode::new(row));
+        self.set_remote(new, Some(remote));
+        self.attach(parent, &name, new, ctime);
     }
 }

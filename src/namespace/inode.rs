@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::journal::{Content, InodeRow};
-use crate::types::{FileKind, Ino};
+use crate::types::{FileKind, Ino, TimeNs};
 
 /// What is known of a directory's entries.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +40,8 @@ pub struct Inode {
     pub attempting: bool,
     /// Clean content from before a reboot: compare its CRC before use (C5).
     pub unverified: bool,
+    /// Access time, as a program set it; not kept in the bucket.
+    pub atime: Option<TimeNs>,
     /// Monotonic time of the first change since the last upload began (the delay's upper bound).
     pub dirty_since: Option<Duration>,
 }

@@ -53,7 +53,7 @@ pub(crate) struct Doubts {
 }
 
 /// The remote version that a listing or a HEAD tells of.
-pub(crate) fn remote_of(meta: &ObjectMeta) -> Remote {
+pub fn remote_of(meta: &ObjectMeta) -> Remote {
     Remote {
         key: meta.key.clone(),
         etag: meta.etag.clone(),

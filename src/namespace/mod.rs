@@ -25,13 +25,13 @@ mod mapping;
 mod merge;
 mod tree;
 
-pub use change::Unlinked;
+pub use change::{Renamed, Unlinked};
 pub use error::{Error, Result};
 pub use headers::{FERRY_HEADER, MD5_HEADER, attributes_of, headers_for};
 pub use inode::{DirState, Inode};
 pub use listing::Lookup;
 pub use mapping::{Defaults, Mapping};
-pub use merge::Replaced;
+pub use merge::{Replaced, remote_of};
 pub use tree::Tree;
 
 use std::collections::HashMap;

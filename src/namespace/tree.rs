@@ -339,6 +339,7 @@ impl Inode {
             checked: None,
             attempting: false,
             unverified: false,
+            atime: None,
             dirty_since: None,
         }
     }

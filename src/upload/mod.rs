@@ -1,1 +1,245 @@
-//! Placeholder until the room is filled.
+//! Local to bucket: the reconciler.
+//!
+//! # Promise
+//! Level-triggered: it compares what is wanted with what the bucket has and takes the cheapest step
+//! that brings them together; after a crash it only looks again. "The bucket has it" and "OMS must
+//! be told" are one transaction (P4). Nothing is announced that was not verified (P3).
+//!
+//! # Invariants
+//! 1. (R1) One mutation per key at a time; `locks` holds the keys of every request under way.
+//! 2. (R2) An attempt is a row on disk before its request goes; its name travels in the object.
+//! 3. (R3) No key is overwritten or deleted while another inode's only good copy lives there.
+//! 4. (R4) What stands at a key is looked at right before it is changed; where nothing may stand,
+//!    the request forbids overwriting.
+//! 5. (P2) Only content with a final mark is read, and only while the mark still holds when it has
+//!    been read.
+//! 6. A failed step is repeated with backoff for as long as it takes, and shown until it succeeds.
+
+mod commit;
+mod copy;
+mod error;
+mod locks;
+mod multipart;
+mod parts;
+mod plan;
+mod queue;
+mod removal;
+mod send;
+mod settle;
+mod status;
+mod worker;
+
+pub use error::Fatal;
+pub use status::{Counters, Failure, Flight, Outstanding, Status};
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::cache::Cache;
+use crate::journal::{AttemptRow, Counter, Numbers, PartRow, Snapshot};
+use crate::namespace::Namespace;
+use crate::outbox::Outbox;
+use crate::types::{Ino, Key, TargetId};
+
+use locks::KeyLocks;
+use queue::{Queue, Work};
+
+/// How the room behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Quiet time before a change goes up.
+    pub delay: Duration,
+    /// Longest time that a file which keeps changing waits.
+    pub max_delay: Duration,
+    /// Files above this size go up in parts.
+    pub multipart_above: u64,
+    /// Bytes of a part, before the store's limits.
+    pub part_bytes: u64,
+    /// Parts of one file under way at once.
+    pub parallel_parts: usize,
+    /// Steps under way at once.
+    pub parallel: usize,
+    /// Bytes of content held in memory at once.
+    pub memory: u64,
+    /// First pause after a failure.
+    pub retry_first: Duration,
+    /// Longest pause between repeats.
+    pub retry_longest: Duration,
+    /// R1: how long after an unknown outcome a late request may still arrive.
+    pub late: Duration,
+    /// Name of this mount in attempts; never changes (R2).
+    pub mount_uuid: String,
+    /// Storage class of new objects.
+    pub storage_class: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(30),
+            multipart_above: 16 << 20,
+            part_bytes: 16 << 20,
+            parallel_parts: 4,
+            parallel: 16,
+            memory: 96 << 20,
+            retry_first: Duration::from_secs(1),
+            retry_longest: Duration::from_secs(60),
+            late: Duration::from_secs(120),
+            mount_uuid: String::new(),
+            storage_class: None,
+        }
+    }
+}
+
+/// Handle of the room; cheap to clone.
+#[derive(Clone)]
+pub struct Uploader {
+    inner: Arc<Inner>,
+}
+
+/// Unit of the memory budget: a semaphore counts in u32.
+const MEMORY_UNIT: u64 = 64 << 10;
+
+struct Inner {
+    namespace: Namespace,
+    cache: Cache,
+    outbox: Outbox,
+    options: Options,
+    locks: KeyLocks,
+    /// Taken alone, in short sections.
+    queue: Mutex<Queue>,
+    wake: Notify,
+    memory: Arc<Semaphore>,
+    numbers: Mutex<Numbers>,
+    /// Taken alone, in short sections.
+    book: Mutex<Book>,
+    changed: watch::Sender<u64>,
+}
+
+/// What the room remembers besides its rows.
+#[derive(Default)]
+struct Book {
+    /// Attempts whose outcome is unknown, and multipart uploads that may be continued.
+    attempts: HashMap<u64, AttemptRow>,
+    parts: HashMap<u64, Vec<PartRow>>,
+    /// Keys at which a late request may still arrive (R1).
+    suspicious: HashSet<(TargetId, Key)>,
+    failures: HashMap<Work, Failure>,
+    flights: HashMap<Ino, Flight>,
+    counters: Counters,
+}
+
+impl Uploader {
+    /// Takes over what the journal's rows owe. Nothing moves before [`Uploader::run`].
+    pub fn open(namespace: Namespace, cache: Cache, outbox: Outbox, options: Options, snapshot: &Snapshot) -> Uploader {
+        let permits = usize::try_from(options.memory / MEMORY_UNIT).unwrap_or(Semaphore::MAX_PERMITS).max(1);
+        let numbers = Mutex::new(Numbers::new(namespace.journal().clone(), Counter::Attempt));
+        let mut book = Book::default();
+        for attempt in &snapshot.attempts {
+            book.suspicious.insert((attempt.target, attempt.key.clone()));
+            book.attempts.insert(attempt.attempt, attempt.clone());
+        }
+        for part in &snapshot.parts {
+            book.parts.entry(part.attempt).or_default().push(part.clone());
+        }
+        // A removal that was under way at a crash may still arrive.
+        book.suspicious.extend(snapshot.removals.iter().map(|removal| (removal.target, removal.key.clone())));
+        let inner = Inner {
+            namespace,
+            cache,
+            outbox,
+            options,
+            locks: KeyLocks::default(),
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            memory: Arc::new(Semaphore::new(permits)),
+            numbers,
+            book: Mutex::new(book),
+            changed: watch::Sender::new(0),
+        };
+        let uploader = Uploader { inner: Arc::new(inner) };
+        uploader.look_at_everything();
+        uploader
+    }
+
+    fn look_at_everything(&self) {
+        let now = self.now();
+        let (inodes, removals) = self.inner.namespace.read(|tree| {
+            let inodes: Vec<Ino> = tree
+                .inodes()
+                .filter(|inode| inode.row.recheck_at.is_some() || tree.is_pending(inode.ino()))
+                .map(crate::namespace::Inode::ino)
+                .collect();
+            let removals: Vec<_> = tree.removals().map(|row| (row.target, row.key.clone())).collect();
+            (inodes, removals)
+        });
+        let attempts: Vec<u64> = self.book().attempts.keys().copied().collect();
+        let mut queue = self.queue();
+        for attempt in attempts {
+            queue.put(Work::Settle(attempt), now);
+        }
+        for ino in inodes {
+            queue.put(Work::Inode(ino), now);
+        }
+        for (target, key) in removals {
+            queue.put(Work::Removal(target, key), now);
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.inner.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.inner.namespace.clock().monotonic()
+    }
+
+    /// A change that may still be followed by others: due after the delay.
+    pub fn changed(&self, ino: Ino) {
+        let now = self.now();
+        let since =
+            self.inner.namespace.touch(|tree| tree.get_mut(ino).map(|inode| *inode.dirty_since.get_or_insert(now)));
+        let options = &self.inner.options;
+        let at = plan::due(now, since.unwrap_or(now), options.delay, options.max_delay);
+        self.queue().put(Work::Inode(ino), at);
+        self.inner.wake.notify_one();
+    }
+
+    /// A key is to leave the bucket: due after the delay (a new version may make it unnecessary).
+    pub fn removal_owed(&self, target: TargetId, key: Key) {
+        let at = self.now() + self.inner.options.delay;
+        self.queue().put_sooner(Work::Removal(target, key), at);
+        self.inner.wake.notify_one();
+    }
+
+    /// A handle was closed or a key was let go: what waited for it may go on.
+    pub fn unblocked(&self) {
+        let now = self.now();
+        self.queue().wake_blocked(now);
+        self.inner.wake.notify_one();
+    }
+
+    /// Everything goes up now, without delay (a drain, a wait).
+    pub fn hurry(&self) {
+        let now = self.now();
+        self.queue().hurry(now);
+        self.inner.wake.notify_one();
+    }
+
+    /// Ticks at every change of what is outstanding.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.inner.changed.subscribe()
+    }
+
+    fn tick(&self) {
+        self.inner.changed.send_modify(|count| *count += 1);
+    }
+}

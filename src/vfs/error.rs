@@ -82,3 +82,34 @@ pub enum Error {
     #[error("content is not what the store announced")]
     Corrupt,
 }
+
+impl From<crate::namespace::Error> for Error {
+    fn from(error: crate::namespace::Error) -> Self {
+        use crate::namespace::Error as Name;
+        match error {
+            Name::NotFound => Error::NotFound,
+            Name::Exists => Error::Exists,
+            Name::NotDirectory => Error::NotDirectory,
+            Name::IsDirectory => Error::IsDirectory,
+            Name::NotEmpty => Error::NotEmpty,
+            Name::CrossDevice => Error::CrossDevice,
+            Name::Loop => Error::Invalid,
+            Name::NameTooLong => Error::NameTooLong,
+            Name::IllegalName => Error::IllegalName,
+            Name::ReadOnly => Error::NotPermitted,
+            Name::Offline(_) => Error::Offline,
+            Name::Store(error) if error.is_offline() => Error::Offline,
+            Name::Store(error) => Error::Store(error),
+            Name::Journal(error) => Error::Journal(error),
+        }
+    }
+}
+
+impl From<crate::cache::Error> for Error {
+    fn from(error: crate::cache::Error) -> Self {
+        match error {
+            crate::cache::Error::Io(error) => Error::Io(error),
+            crate::cache::Error::Journal(error) => Error::Journal(error),
+        }
+    }
+}

@@ -1,86 +1,287 @@
 //! What POSIX calls mean on this mount: handles, open and close, rename, remove, attributes.
+//!
+//! The promises, each with the test that proves it:
+#![doc = include_str!("SEMANTICS.md")]
+//!
+//! # Invariants
+//! 1. (C1) While any handle of an inode is open it has one backing file, one mode and one backing id.
+//! 2. (C2) A row says `open` before anybody can write; close(2) returns after the provisional mark;
+//!    the final mark needs the lease (C4).
+//! 3. (C4) No write descriptor is kept beyond the call that needs it, save those of open handles in
+//!    server mode; backing ids come from read-only descriptors.
+//! 4. (J2) No backing file is cut or unlinked before the rows that allow it are on disk.
+//! 5. Nothing waits for an invalidation: they go through a channel to a thread of the fuse room.
 
+mod attrs;
+mod content;
+mod dirs;
 mod error;
+mod handles;
+mod io;
+mod locks;
+mod names;
+mod open;
+mod recover;
 mod reply;
+mod session;
+mod space;
+mod worker;
 
 pub use error::{Error, Result};
+pub use recover::Recovered;
 pub use reply::{
     BackingRegistrar, Caller, DirEntry, Entry, Invalidation, OpenMode, Opened, SetAttr, SetTime, Stat, StatFs,
 };
 
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::cache::Cache;
+use crate::download::Downloader;
+use crate::journal::Content;
+use crate::namespace::{Inode, Namespace, Replaced};
+use crate::task::{Guardian, Shutdown};
 use crate::types::Ino;
+use crate::upload::Uploader;
+
+/// When close(2) returns (P1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosePolicy {
+    /// When the file survives the daemon.
+    Process,
+    /// When it survives a power cut.
+    Disk,
+}
+
+/// What becomes of a file whose writer was killed by a signal (C6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KilledWriter {
+    /// Held as torn.
+    Hold,
+    /// Uploaded as any other.
+    Upload,
+}
+
+/// How the room behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// When close(2) returns.
+    pub close: ClosePolicy,
+    /// Files of killed writers.
+    pub killed_writer: KilledWriter,
+    /// Objects up to this size are fetched whole when they are opened for reading.
+    pub whole_below: u64,
+    /// Of this boot (C5).
+    pub boot_id: String,
+}
 
 /// The filesystem; cheap to clone.
 #[derive(Clone)]
 pub struct Vfs {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+/// The rooms below and what runs beside the calls.
+pub struct Parts {
+    /// Inodes.
+    pub namespace: Namespace,
+    /// What the bucket made obsolete.
+    pub replaced: UnboundedReceiver<Replaced>,
+    /// Backing files.
+    pub cache: Cache,
+    /// Local to bucket.
+    pub uploader: Uploader,
+    /// Bucket to local.
+    pub downloader: Downloader,
+    /// Owns the workers.
+    pub guardian: Guardian,
+    /// Ends the workers.
+    pub shutdown: Shutdown,
+}
+
+struct Inner {
+    namespace: Namespace,
+    cache: Cache,
+    uploader: Uploader,
+    downloader: Downloader,
+    options: Options,
+    guardian: Guardian,
+    shutdown: Shutdown,
+    locks: locks::InodeLocks,
+    handles: handles::Handles,
+    streams: handles::Streams,
+    live: handles::Live,
+    /// Set once at INIT; with why not, if not.
+    passthrough: Mutex<(Option<Arc<dyn BackingRegistrar>>, String)>,
+    invalidations: UnboundedSender<Invalidation>,
+    /// Taken once.
+    invalidated: Mutex<Option<UnboundedReceiver<Invalidation>>>,
+    syncs: UnboundedSender<Ino>,
+}
+
+impl Vfs {
+    /// Settles what the last daemon left (C5). To be called before the uploader is opened, on a
+    /// thread that may block.
+    ///
+    /// # Errors
+    /// The journal or the disk failed.
+    pub fn recover(namespace: &Namespace, cache: &Cache, boot_id: &str) -> Result<Recovered> {
+        recover::recover(namespace, cache, boot_id)
+    }
+
+    /// Puts the rooms together and starts the workers; to be called within the runtime.
+    pub fn start(parts: Parts, options: Options) -> Vfs {
+        let (invalidations, invalidated) = unbounded_channel();
+        let (syncs, to_sync) = unbounded_channel();
+        let inner = Inner {
+            namespace: parts.namespace,
+            cache: parts.cache,
+            uploader: parts.uploader,
+            downloader: parts.downloader,
+            options,
+            guardian: parts.guardian,
+            shutdown: parts.shutdown,
+            locks: locks::InodeLocks::default(),
+            handles: handles::Handles::default(),
+            streams: handles::Streams::default(),
+            live: handles::Live::default(),
+            passthrough: Mutex::new((None, "not mounted yet".to_owned())),
+            invalidations,
+            invalidated: Mutex::new(Some(invalidated)),
+            syncs,
+        };
+        let vfs = Vfs { inner: Arc::new(inner) };
+        vfs.start_workers(parts.replaced, to_sync);
+        vfs
+    }
+
+    fn with_inode<T>(&self, ino: Ino, look: impl FnOnce(&Inode) -> T) -> Result<T> {
+        self.inner.namespace.read(|tree| tree.get(ino).map(look).ok_or(Error::NotFound))
+    }
+
+    fn registrar(&self) -> Option<Arc<dyn BackingRegistrar>> {
+        self.inner.passthrough.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// Whether files are served by the kernel from their backing files; and why not.
+    pub fn passthrough(&self) -> (bool, String) {
+        let state = self.inner.passthrough.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.0.is_some(), state.1.clone())
+    }
+
+    /// Open handles.
+    pub fn open_handles(&self) -> usize {
+        self.inner.handles.len()
+    }
+
+    /// Files held as torn: path and reason.
+    pub fn torn(&self) -> Vec<(String, crate::journal::Hold)> {
+        self.inner.namespace.read(|tree| {
+            tree.inodes()
+                .filter(|inode| inode.row.content == Content::Torn)
+                .filter_map(|inode| Some((tree.shown_path(inode.ino()), inode.row.hold?)))
+                .collect()
+        })
+    }
+
+    /// Forgets an inode that lost its name and its last user.
+    fn reap(&self, ino: Ino) {
+        let (trash, commit) =
+            self.inner.namespace.update(crate::journal::Durability::Buffered, |tree, ops| tree.reap(ino, ops));
+        commit.in_background();
+        self.trash(trash);
+    }
+
+    async fn end_or_poll(&self, ino: Ino, state: &mut locks::Locked) {
+        self.try_end_session(ino, state).await;
+    }
+
+    fn serve_from_file(&self, ino: Ino, backing: crate::types::BackingNo) -> Result<()> {
+        let file = Arc::new(self.inner.cache.open_read(backing)?);
+        self.inner.handles.replace_sources(ino, &file);
+        Ok(())
+    }
 }
 
 /// Every call but `forget` may wait (for the journal, the disk, the store) and must therefore not
 /// run on a FUSE dispatch thread beyond its first poll.
-#[expect(unused_variables, reason = "signatures first")]
 impl Vfs {
     /// Passthrough: called once at INIT. `None`: the kernel or the cache's filesystem refuses it;
     /// `why` is shown by `status`.
-    pub fn set_registrar(&self, registrar: Option<Arc<dyn BackingRegistrar>>, why: &str) {}
+    pub fn set_registrar(&self, registrar: Option<Arc<dyn BackingRegistrar>>, why: &str) {
+        *self.inner.passthrough.lock().unwrap_or_else(PoisonError::into_inner) = (registrar, why.to_owned());
+    }
 
     /// Invalidations that the fuse room must send to the kernel from a thread of its own.
     /// Can be taken once.
     pub fn take_invalidations(&self) -> Option<tokio::sync::mpsc::UnboundedReceiver<Invalidation>> {
-        unimplemented!()
+        self.inner.invalidated.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Raises the lookup count of the returned inode by one.
     pub async fn lookup(&self, parent: Ino, name: &OsStr, caller: Caller) -> Result<Entry> {
-        unimplemented!()
+        let _ = caller;
+        self.do_lookup(parent, name).await
     }
 
     /// The kernel drops `count` lookups.
-    pub fn forget(&self, ino: Ino, count: u64) {}
+    pub fn forget(&self, ino: Ino, count: u64) {
+        let unlinked = self.inner.namespace.touch(|tree| {
+            tree.get_mut(ino).is_some_and(|inode| {
+                inode.lookups = inode.lookups.saturating_sub(count);
+                inode.lookups == 0 && !inode.row.linked
+            })
+        });
+        if unlinked {
+            self.reap(ino);
+        }
+    }
 
     /// stat(2).
     pub async fn getattr(&self, ino: Ino, fh: Option<u64>) -> Result<Stat> {
-        unimplemented!()
+        let _ = fh;
+        self.do_getattr(ino).await
     }
 
     /// chmod, chown, truncate, utimensat. A [`SetAttr`] with nothing set means: strip suid and sgid.
     pub async fn setattr(&self, ino: Ino, fh: Option<u64>, change: SetAttr, caller: Caller) -> Result<Stat> {
-        unimplemented!()
+        let _ = fh;
+        self.do_setattr(ino, change, caller).await
     }
 
     /// Target of a symbolic link.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes> {
-        unimplemented!()
+        self.with_inode(ino, |inode| inode.row.symlink.clone().map(Bytes::from))?.ok_or(Error::Invalid)
     }
 
     /// mknod(2); `mode` has the type bits.
     pub async fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32, caller: Caller) -> Result<Entry> {
-        unimplemented!()
+        self.do_mknod(parent, name, mode & !umask, caller).await
     }
 
     /// mkdir(2).
     pub async fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32, caller: Caller) -> Result<Entry> {
-        unimplemented!()
+        self.do_mkdir(parent, name, mode & !umask, caller).await
     }
 
     /// unlink(2).
     pub async fn unlink(&self, parent: Ino, name: &OsStr, caller: Caller) -> Result<()> {
-        unimplemented!()
+        let _ = caller;
+        self.do_unlink(parent, name).await
     }
 
     /// rmdir(2).
     pub async fn rmdir(&self, parent: Ino, name: &OsStr, caller: Caller) -> Result<()> {
-        unimplemented!()
+        let _ = caller;
+        self.do_rmdir(parent, name).await
     }
 
     /// symlink(2).
     pub async fn symlink(&self, parent: Ino, name: &OsStr, target: &OsStr, caller: Caller) -> Result<Entry> {
-        unimplemented!()
+        self.do_symlink(parent, name, target, caller).await
     }
 
     /// renameat2(2); `flags` as the system call's.
@@ -93,12 +294,13 @@ impl Vfs {
         flags: u32,
         caller: Caller,
     ) -> Result<()> {
-        unimplemented!()
+        let _ = caller;
+        self.do_rename((parent, name), (new_parent, new_name), flags).await
     }
 
     /// open(2); `flags` as the system call's (O_TRUNC included: FUSE_ATOMIC_O_TRUNC is negotiated).
     pub async fn open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
-        unimplemented!()
+        self.do_open(ino, flags, caller).await
     }
 
     /// open(2) with O_CREAT of a name that the kernel does not know.
@@ -111,87 +313,106 @@ impl Vfs {
         flags: i32,
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
-        unimplemented!()
+        let name = names::text(name)?;
+        self.do_create((parent, name), mode & !umask, flags, caller).await
     }
 
     /// Server-mode read.
     pub async fn read(&self, ino: Ino, fh: u64, offset: u64, size: u32) -> Result<Bytes> {
-        unimplemented!()
+        let _ = ino;
+        self.do_read(fh, offset, size).await
     }
 
     /// Server-mode write; `append`: O_APPEND is set on the handle.
     pub async fn write(&self, ino: Ino, fh: u64, offset: u64, data: Bytes, kill_suid: bool) -> Result<u32> {
-        unimplemented!()
+        self.do_write(ino, fh, offset, data, kill_suid).await
     }
 
     /// Each close(2) of a descriptor.
     pub async fn flush(&self, ino: Ino, fh: u64, pid: u32) -> Result<()> {
-        unimplemented!()
+        self.do_flush(ino, fh, pid).await
     }
 
     /// The last descriptor of a handle is gone. Nobody waits for it, but the work is done when it returns.
-    pub async fn release(&self, ino: Ino, fh: u64) {}
+    pub async fn release(&self, ino: Ino, fh: u64) {
+        self.do_release(ino, fh).await;
+    }
 
     /// fsync(2), fdatasync(2).
     pub async fn fsync(&self, ino: Ino, fh: u64, datasync: bool) -> Result<()> {
-        unimplemented!()
+        let _ = (fh, datasync);
+        self.do_fsync(ino).await
     }
 
     /// A directory stream.
     pub async fn opendir(&self, ino: Ino, caller: Caller) -> Result<u64> {
-        unimplemented!()
+        let _ = caller;
+        self.do_opendir(ino).await
     }
 
     /// Entries after `offset` (0: from the start), at most `max`. With `plus` each entry but `.` and
     /// `..` carries its stat, and the caller must raise the lookup count of those it really hands
     /// to the kernel by [`Vfs::remember`].
     pub async fn readdir(&self, ino: Ino, fh: u64, offset: u64, max: usize, plus: bool) -> Result<Vec<DirEntry>> {
-        unimplemented!()
+        self.do_readdir(ino, fh, offset, max, plus).await
     }
 
     /// Raises the lookup count of an entry that readdirplus handed to the kernel.
-    pub fn remember(&self, ino: Ino) {}
+    pub fn remember(&self, ino: Ino) {
+        self.inner.namespace.touch(|tree| {
+            if let Some(inode) = tree.get_mut(ino) {
+                inode.lookups += 1;
+            }
+        });
+    }
 
     /// End of a directory stream.
-    pub fn releasedir(&self, fh: u64) {}
+    pub fn releasedir(&self, fh: u64) {
+        self.inner.streams.remove(fh);
+    }
 
     /// fsync(2) of a directory.
     pub async fn fsyncdir(&self, ino: Ino, datasync: bool) -> Result<()> {
-        unimplemented!()
+        let _ = (ino, datasync);
+        self.do_fsyncdir().await
     }
 
     /// statvfs(3).
     pub async fn statfs(&self) -> Result<StatFs> {
-        unimplemented!()
+        Ok(reply::UNLIMITED)
     }
 
     /// fallocate(2).
     pub async fn fallocate(&self, ino: Ino, fh: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
-        unimplemented!()
+        self.do_fallocate(ino, fh, offset, length, mode).await
     }
 
     /// lseek(2) with SEEK_HOLE or SEEK_DATA.
     pub async fn lseek(&self, ino: Ino, fh: u64, offset: i64, whence: i32) -> Result<i64> {
-        unimplemented!()
+        self.do_lseek(ino, fh, offset, whence).await
     }
 
     /// getxattr(2).
     pub async fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Bytes> {
-        unimplemented!()
+        let _ = (ino, name);
+        Err(Error::NoAttribute)
     }
 
     /// listxattr(2): names, each ended by NUL.
     pub async fn listxattr(&self, ino: Ino) -> Result<Bytes> {
-        unimplemented!()
+        let _ = ino;
+        Ok(Bytes::new())
     }
 
     /// setxattr(2).
     pub async fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
-        unimplemented!()
+        let _ = (ino, name, value, flags);
+        Err(Error::NotSupported)
     }
 
     /// removexattr(2).
     pub async fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
-        unimplemented!()
+        let _ = (ino, name);
+        Err(Error::NoAttribute)
     }
 }

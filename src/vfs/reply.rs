@@ -160,3 +160,15 @@ pub trait BackingRegistrar: Send + Sync {
     /// Gives an id back.
     fn unregister(&self, id: u32);
 }
+
+/// A bucket has no size: one pebibyte, all of it free, is what installers and backup programs
+/// accept (USERS row 27).
+pub(super) const UNLIMITED: StatFs = StatFs {
+    block_size: 4096,
+    blocks: 1 << 38,
+    free: 1 << 38,
+    available: 1 << 38,
+    files: 1 << 40,
+    files_free: 1 << 40,
+    name_max: 255,
+};

@@ -1,0 +1,273 @@
+//! The ends of attempts: the one transaction of success, and what failures leave behind.
+
+use std::time::Duration;
+
+use crate::failpoint;
+use crate::journal::{AttemptKind, AttemptRow, AttributeRow, Content, Durability, Op, Remote};
+use crate::namespace::remote_of;
+use crate::store::{self, ErrorKind, HeadOptions, Outcome};
+use crate::types::{Crc64, FileKind, Ino, TimeNs};
+
+use super::Uploader;
+use super::error::{StepError, StepResult};
+use super::plan::Job;
+use super::queue::{Next, Work};
+use super::status::Flight;
+
+/// A verified version.
+pub(super) struct Sent<'a> {
+    pub(super) attempt: &'a AttemptRow,
+    pub(super) remote: Remote,
+    /// It carries the content of the attempt's generation (a copy carries the old one's).
+    pub(super) content: bool,
+}
+
+impl Uploader {
+    /// Remote is the new version, what it replaced is settled, OMS is owed, the attempt is over:
+    /// one transaction (P4), on disk before anything builds on it (J2).
+    pub(super) async fn commit(&self, sent: Sent<'_>) -> StepResult<Next> {
+        let Sent { attempt, remote, content } = sent;
+        let (target, key) = (attempt.target, attempt.key.clone());
+        let clock = self.inner.namespace.clock().clone();
+        let (now, wall) = (clock.monotonic(), clock.now());
+        let suspicious = self.book().suspicious.remove(&(target, key.clone()));
+        let late = i64::try_from(self.inner.options.late.as_nanos()).unwrap_or(i64::MAX);
+        let recheck_at = suspicious.then(|| TimeNs(wall.0.saturating_add(late)));
+        let sync = self.inner.namespace.read(|tree| tree.mapping(target).and_then(|mapping| mapping.sync));
+        let owed = match sync {
+            Some(sync) => Some(self.inner.outbox.owe(sync, &key)?),
+            None => None,
+        };
+        failpoint::hit(failpoint::UPLOAD_BEFORE_CLEAN_OWED);
+        let (ended, commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
+            ops.push(Op::DeleteAttempt(attempt.attempt));
+            tree.settle_removal(target, &key, None, ops);
+            let wanted_here = tree.key(attempt.ino).as_ref() == Some(&key);
+            let old = tree.get(attempt.ino).and_then(|inode| inode.row.remote.clone());
+            let Some(inode) = tree.get_mut(attempt.ino) else {
+                // It was forgotten meanwhile: nobody wants what was sent.
+                tree.owe_removal(target, &remote, attempt.ino, wall, ops);
+                return Ended { removals: vec![key.clone()], ticket: None, clean: None };
+            };
+            let mut removals = Vec::new();
+            let linked = inode.row.linked;
+            inode.row.remote_attr_generation = attempt.attr_generation;
+            if content {
+                inode.row.remote_generation = attempt.generation;
+                if linked && inode.row.generation == attempt.generation && inode.row.content == Content::Closed {
+                    inode.row.content = Content::Clean;
+                    inode.row.mark = None;
+                }
+            }
+            inode.row.recheck_at = recheck_at;
+            inode.settled = Some(now);
+            inode.checked = Some(now);
+            let clean = (inode.row.content == Content::Clean).then_some(()).and(inode.row.backing);
+            let (kind, symlink) = (inode.row.kind, inode.row.symlink.clone());
+            tree.set_remote(attempt.ino, Some(remote.clone()));
+            if let Some(old) = old.filter(|old| old.key != key) {
+                // R3: only if no other inode's version stands there.
+                if tree.at_remote(target, &old.key).is_empty() {
+                    removals.push(old.key.clone());
+                    tree.owe_removal(target, &old, attempt.ino, wall, ops);
+                }
+            }
+            ops.push(Op::PutAttribute(AttributeRow {
+                target,
+                key: key.clone(),
+                etag: remote.etag.clone(),
+                kind,
+                attrs: attempt.attrs,
+                symlink,
+                crc64: remote.crc64,
+            }));
+            if !linked {
+                // R2: unlinked during the attempt: the result is a removal owed.
+                removals.push(key.clone());
+                tree.owe_removal(target, &remote, attempt.ino, wall, ops);
+            }
+            let ticket = owed.filter(|_| wanted_here).map(|(ticket, rows)| {
+                ops.extend(rows);
+                ticket
+            });
+            tree.persist(attempt.ino, ops);
+            Ended { removals, ticket, clean }
+        });
+        commit.durable().await?;
+        failpoint::hit(failpoint::UPLOAD_AFTER_CLEAN_OWED);
+        {
+            let mut book = self.book();
+            book.attempts.remove(&attempt.attempt);
+            book.parts.remove(&attempt.attempt);
+        }
+        if let Some(ticket) = ended.ticket {
+            self.inner.outbox.committed(ticket);
+        }
+        for key in ended.removals {
+            self.removal_owed(target, key);
+        }
+        if let Some(backing) = ended.clean {
+            // Under the tree lock, so that an opening for writing, which moves the file back, comes
+            // wholly before or wholly after; one rename(2).
+            let moved = self.inner.namespace.touch(|tree| match tree.get(attempt.ino) {
+                Some(inode) if inode.row.content == Content::Clean && inode.row.backing == Some(backing) => {
+                    self.inner.cache.to_clean(backing, inode.row.size)
+                }
+                _ => Ok(()),
+            });
+            moved?;
+        }
+        Ok(Next::Done)
+    }
+
+    /// After any attempt: the inode may be forgotten, or has changed meanwhile.
+    pub(super) async fn end_attempt(&self, ino: Ino) -> StepResult<()> {
+        let (pending, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            if let Some(inode) = tree.get_mut(ino) {
+                inode.attempting = false;
+            }
+            let trash = tree.reap(ino, ops);
+            let inode = tree.get(ino);
+            let recheck = inode.is_some_and(|inode| inode.row.recheck_at.is_some());
+            (tree.is_pending(ino) || recheck, trash)
+        });
+        let (pending, trash) = pending;
+        if let Some(backing) = trash {
+            // J2: the row that lets it go is on disk before the file goes.
+            drop(commit);
+            self.inner.namespace.barrier().await?;
+            self.inner.cache.discard(backing);
+        } else {
+            commit.in_background();
+        }
+        if pending {
+            let at = self.now();
+            let in_hand_is_put_again = self.inner.options.delay.min(Duration::from_millis(50));
+            self.queue().put_sooner(Work::Inode(ino), at + in_hand_is_put_again);
+        }
+        self.inner.wake.notify_one();
+        Ok(())
+    }
+
+    /// A request failed. If it certainly was not applied the attempt is over; otherwise it must be
+    /// settled (R2).
+    pub(super) async fn give_up(&self, attempt: &AttemptRow, error: store::Error) -> StepResult<StepError> {
+        if error.outcome() == Outcome::Unknown {
+            let mut book = self.book();
+            book.suspicious.insert((attempt.target, attempt.key.clone()));
+            book.attempts.insert(attempt.attempt, attempt.clone());
+            drop(book);
+            return Ok(StepError::Unknown(attempt.attempt, error));
+        }
+        if error.kind == ErrorKind::AlreadyExists {
+            return self.taken(attempt, error).await;
+        }
+        self.drop_attempt(attempt).await?;
+        Ok(StepError::Store(error))
+    }
+
+    /// Something stands where nothing was expected: our own request, applied before its reply was
+    /// lost, or another host's object.
+    async fn taken(&self, attempt: &AttemptRow, error: store::Error) -> StepResult<StepError> {
+        let mapping = self.inner.namespace.read(|tree| tree.mapping(attempt.target).cloned());
+        let Some(mapping) = mapping else { return Ok(StepError::Store(error)) };
+        match mapping.store.head(&attempt.key, HeadOptions::default()).await {
+            Ok(meta) if self.is_attempt(&meta, attempt) => {
+                self.book().attempts.insert(attempt.attempt, attempt.clone());
+                Ok(StepError::Unknown(attempt.attempt, error))
+            }
+            Ok(meta) => {
+                // The next look expects this version (it is a conflict, logged there).
+                self.drop_attempt(attempt).await?;
+                let remote = remote_of(&meta);
+                if !self.is_ours(&meta) {
+                    self.count(|counters| counters.conflicts += 1);
+                    tracing::warn!(key = %attempt.key, etag = %meta.etag, "conflict: another host made this object; ours replaces it");
+                }
+                let wall = self.inner.namespace.clock().now();
+                let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+                    tree.owe_removal(attempt.target, &remote, attempt.ino, wall, ops);
+                });
+                commit.in_background();
+                Ok(StepError::Store(error))
+            }
+            Err(_) => {
+                self.drop_attempt(attempt).await?;
+                Ok(StepError::Store(error))
+            }
+        }
+    }
+
+    pub(super) async fn drop_attempt(&self, attempt: &AttemptRow) -> StepResult<()> {
+        let number = attempt.attempt;
+        let ((), commit) =
+            self.inner.namespace.update(Durability::Buffered, |_, ops| ops.push(Op::DeleteAttempt(number)));
+        commit.durable().await?;
+        let mut book = self.book();
+        book.attempts.remove(&number);
+        book.parts.remove(&number);
+        Ok(())
+    }
+
+    /// What the store holds is not what was sent: sent again, never announced.
+    pub(super) async fn mismatch(&self, attempt: &AttemptRow, there: Option<Crc64>) -> StepResult<StepError> {
+        let here = attempt.crc64.map_or_else(|| "unknown".to_owned(), |crc| crc.to_string());
+        let there = there.map_or_else(|| "unknown".to_owned(), |crc| crc.to_string());
+        let what =
+            format!("the store holds {} with CRC64 {there} where {here} was sent; it is sent again", attempt.key);
+        tracing::error!(key = %attempt.key, sent = here, stored = there, "the store holds another content than was sent");
+        self.book().suspicious.insert((attempt.target, attempt.key.clone()));
+        // Ours, but wrong: the next look must be able to replace it.
+        let mapping = self.inner.namespace.read(|tree| tree.mapping(attempt.target).cloned());
+        if let Some(mapping) = mapping
+            && let Ok(meta) = mapping.store.head(&attempt.key, HeadOptions::default()).await
+        {
+            let wall = self.inner.namespace.clock().now();
+            let remote = remote_of(&meta);
+            let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+                tree.owe_removal(attempt.target, &remote, attempt.ino, wall, ops);
+            });
+            commit.in_background();
+        }
+        self.drop_attempt(attempt).await?;
+        Ok(StepError::Mismatch(what))
+    }
+
+    /// The CRC64 that the store reports of a key; `None` if it does not tell.
+    pub(super) async fn ask_crc(&self, job: &Job) -> StepResult<Option<Crc64>> {
+        let meta = job.mapping.store.head(&job.key, HeadOptions::default()).await.map_err(StepError::Store)?;
+        Ok(meta.crc64)
+    }
+
+    /// The object was made by this very attempt (by size and CRC64 only if it has no name).
+    pub(super) fn is_attempt(&self, meta: &store::ObjectMeta, attempt: &AttemptRow) -> bool {
+        match meta.headers.metadata.get(crate::namespace::FERRY_HEADER) {
+            Some(ferry) => *ferry == self.ferry(attempt.ino, attempt.attempt),
+            None => {
+                attempt.kind != AttemptKind::Copy
+                    && meta.size == attempt.size
+                    && meta.crc64.is_some()
+                    && meta.crc64 == attempt.crc64
+            }
+        }
+    }
+
+    pub(super) fn fly(&self, job: &Job, total: u64) {
+        if job.kind != FileKind::File {
+            return;
+        }
+        let flight = Flight { path: job.path.clone(), key: job.key.to_string(), sent: 0, total };
+        self.book().flights.insert(job.ino, flight);
+        self.tick();
+    }
+
+    pub(super) fn land(&self, ino: Ino) {
+        self.book().flights.remove(&ino);
+    }
+}
+
+struct Ended {
+    removals: Vec<crate::types::Key>,
+    ticket: Option<crate::outbox::Ticket>,
+    clean: Option<crate::types::BackingNo>,
+}

@@ -1,0 +1,182 @@
+//! Server-side copies: renames, attributes, and versions moved out of the way (R3, R4, R6).
+
+use crate::failpoint;
+use crate::journal::{AttemptKind, Content, Durability, Op, Remote};
+use crate::namespace::remote_of;
+use crate::store::{CopyOptions, CopySource, ErrorKind, HeadOptions};
+use crate::types::FileKind;
+
+use super::Uploader;
+use super::commit::Sent;
+use super::error::{StepError, StepResult};
+use super::plan::{Expected, Job};
+use super::queue::Next;
+
+impl Uploader {
+    pub(super) async fn copy(&self, job: &Job, source: &Remote) -> StepResult<Next> {
+        let Some(_keys) = self.inner.locks.try_lock(job.mapping.target, &[&source.key, &job.key]) else {
+            return Ok(Next::Blocked);
+        };
+        let store = &job.mapping.store;
+        let meta = store.head(&source.key, HeadOptions::default()).await;
+        job.mapping.observe(&meta);
+        let meta = match meta {
+            Ok(meta) if meta.etag == source.etag => meta,
+            Ok(meta) => return self.source_changed(job, Some(remote_of(&meta))).await,
+            Err(error) if error.kind == ErrorKind::NotFound => return self.source_changed(job, None).await,
+            Err(error) => return Err(StepError::Store(error)),
+        };
+        if source.size > store.capabilities().max_part_bytes {
+            // One call copies no more; content that is here goes up again, in parts.
+            return self.send_instead(job).await;
+        }
+        let attempt = {
+            let mut attempt = self.begin(job, AttemptKind::Copy, source.size, source.crc64).await?;
+            attempt.source = Some(source.key.clone());
+            let row = Op::PutAttempt(attempt.clone());
+            let ((), commit) = self.inner.namespace.update(Durability::Disk, |_, ops| ops.push(row));
+            commit.durable().await?;
+            attempt
+        };
+        let onto_itself = source.key == job.key;
+        let forbid_overwrite = if onto_itself { false } else { self.expect(job).await? == Expected::Absent };
+        let options = CopyOptions {
+            replace_headers: Some(self.headers(job, attempt.attempt, Some(&meta.headers))),
+            forbid_overwrite,
+            storage_class: meta.storage_class.clone(),
+        };
+        let from = CopySource {
+            key: source.key.clone(),
+            if_match: Some(source.etag.clone()),
+            version_id: source.version_id.clone(),
+        };
+        failpoint::hit(failpoint::UPLOAD_BEFORE_PUT);
+        let stored = store.copy(from, &job.key, options).await;
+        job.mapping.observe(&stored);
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => return Err(self.give_up(&attempt, error).await?),
+        };
+        failpoint::hit(failpoint::UPLOAD_AFTER_PUT);
+        let there = match stored.crc64 {
+            Some(crc) => Some(crc),
+            None => self.ask_crc(job).await?,
+        };
+        let known = source.crc64.or(meta.crc64);
+        if let (Some(there), Some(known)) = (there, known)
+            && there != known
+        {
+            return Err(self.mismatch(&attempt, Some(there)).await?);
+        }
+        let remote = Remote {
+            key: job.key.clone(),
+            etag: stored.etag,
+            size: source.size,
+            crc64: there.or(known),
+            version_id: stored.version_id,
+            last_modified: None,
+        };
+        self.count(|counters| counters.copies += 1);
+        self.commit(Sent { attempt: &attempt, remote, content: false }).await
+    }
+
+    /// The version to copy is not there any more: another host's change. Content that is here goes
+    /// up; otherwise the other host's version is what the inode has now.
+    async fn source_changed(&self, job: &Job, found: Option<Remote>) -> StepResult<Next> {
+        self.count(|counters| counters.conflicts += 1);
+        tracing::warn!(
+            path = job.path,
+            "conflict: the object was changed or removed elsewhere before it was moved here"
+        );
+        let local = self.inner.namespace.read(|tree| {
+            tree.get(job.ino)
+                .is_some_and(|inode| inode.row.content == Content::Clean || inode.row.kind == FileKind::Symlink)
+        });
+        if local {
+            return self.send_instead(job).await;
+        }
+        let (known, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            match found {
+                Some(remote) => {
+                    if let Some(inode) = tree.get_mut(job.ino) {
+                        inode.row.size = remote.size;
+                        inode.row.attrs_known = false;
+                    }
+                    tree.set_remote(job.ino, Some(remote));
+                    tree.persist(job.ino, ops);
+                    true
+                }
+                None => {
+                    let Some(inode) = tree.get(job.ino) else { return false };
+                    let (parent, name) = (inode.row.parent, inode.row.name.clone());
+                    tree.set_remote(job.ino, None);
+                    // Nothing of it is left anywhere: the name goes too.
+                    if let Err(error) = tree.unlink(parent, &name, job.attrs.mtime, ops) {
+                        tracing::debug!(%error, path = job.path, "the name was gone already");
+                    }
+                    false
+                }
+            }
+        });
+        commit.durable().await?;
+        Ok(if known { Next::After(std::time::Duration::ZERO) } else { Next::Done })
+    }
+
+    /// Makes the content that is here the version to send.
+    async fn send_instead(&self, job: &Job) -> StepResult<Next> {
+        let backing = self.inner.namespace.read(|tree| {
+            tree.get(job.ino).filter(|inode| inode.row.content == Content::Clean).and_then(|inode| inode.row.backing)
+        });
+        let Some(backing) = backing else {
+            if job.kind == FileKind::Symlink {
+                let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+                    tree.set_remote(job.ino, None);
+                    tree.persist(job.ino, ops);
+                });
+                commit.durable().await?;
+                return Ok(Next::After(std::time::Duration::ZERO));
+            }
+            return Err(StepError::Mismatch(format!(
+                "{} is too large for one copy and its content is not here",
+                job.path
+            )));
+        };
+        self.inner.cache.to_dirty(backing)?;
+        let mark = crate::cache::mark(&self.inner.cache.open_read(backing)?)?;
+        let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            if let Some(inode) = tree.get_mut(job.ino)
+                && inode.row.content == Content::Clean
+            {
+                inode.row.content = Content::Closed;
+                inode.row.mark = Some(mark);
+                inode.row.generation += 1;
+                tree.persist(job.ino, ops);
+            }
+        });
+        commit.durable().await?;
+        Ok(Next::After(std::time::Duration::ZERO))
+    }
+
+    /// R1: a late request may have changed the key after its own verification.
+    pub(super) async fn recheck(&self, job: &Job, remote: &Remote) -> StepResult<Next> {
+        let found = job.mapping.store.head(&job.key, HeadOptions::default()).await;
+        job.mapping.observe(&found);
+        let (same, ours) = match found {
+            Ok(meta) => (meta.etag == remote.etag, self.is_ours(&meta)),
+            Err(error) if error.kind == ErrorKind::NotFound => (false, true),
+            Err(error) => return Err(StepError::Store(error)),
+        };
+        let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            if let Some(inode) = tree.get_mut(job.ino) {
+                inode.row.recheck_at = None;
+                tree.persist(job.ino, ops);
+            }
+        });
+        commit.durable().await?;
+        if same || !ours {
+            return Ok(Next::After(std::time::Duration::ZERO));
+        }
+        tracing::warn!(path = job.path, key = %job.key, "a late request undid the version in the bucket; it is sent again");
+        self.send_instead(job).await
+    }
+}

@@ -1,0 +1,239 @@
+//! What step brings an inode's remote version to what is wanted. Looks at the tree, changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::journal::{Content, Mark, Remote};
+use crate::namespace::{Inode, Mapping, Tree};
+use crate::types::{Attrs, BackingNo, ETag, FileKind, Ino, Key, TimeNs};
+
+/// What must stand at a key right before it is changed (R4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// Nothing.
+    Absent,
+    /// This version.
+    Version(ETag),
+}
+
+/// What a step is about.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) ino: Ino,
+    pub(super) mapping: Arc<Mapping>,
+    pub(super) kind: FileKind,
+    /// The key that is to be changed.
+    pub(super) key: Key,
+    pub(super) expected: Expected,
+    pub(super) attrs: Attrs,
+    pub(super) attr_generation: u64,
+    pub(super) generation: u64,
+    /// For people.
+    pub(super) path: String,
+}
+
+/// Content that can be sent.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    /// Known whole: a marker, the target of a link.
+    Bytes(String),
+    /// A backing file with its final mark.
+    File { backing: BackingNo, mark: Mark },
+}
+
+/// The next step for an inode.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Remote is as wanted, or nothing may be done until a program acts.
+    Nothing,
+    /// Look again at this time.
+    At(TimeNs),
+    /// These inodes must be settled first.
+    Blocked(Vec<Ino>),
+    /// Send content to the wanted key.
+    Send(Job, Body),
+    /// Copy the remote version to the wanted key, with the wanted attributes.
+    Copy(Job, Remote),
+    /// Move the remote version of an inode out of the way, to a reserved key (R3).
+    Displace(Job, Remote),
+    /// R1: look at the remote version again.
+    Recheck(Job, Remote),
+}
+
+/// Plans for one inode. `now` is wall time.
+pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs) -> Step {
+    let Some(inode) = tree.get(ino) else { return Step::Nothing };
+    if !inode.row.linked || inode.attempting {
+        return Step::Nothing;
+    }
+    let (Some(mapping), Some(key)) = (tree.mapping_of(ino), tree.key(ino)) else { return Step::Nothing };
+    let row = &inode.row;
+    let job = |key: &Key, expected: Expected| Job {
+        ino,
+        mapping: mapping.clone(),
+        kind: row.kind,
+        key: key.clone(),
+        expected,
+        attrs: row.attrs,
+        attr_generation: row.attr_generation,
+        generation: row.generation,
+        path: tree.shown_path(ino),
+    };
+    if let (Some(at), Some(remote)) = (row.recheck_at, &row.remote)
+        && !inode.is_dirty()
+        && remote.key == key
+    {
+        let recheck = job(&key, Expected::Version(remote.etag.clone()));
+        return if now >= at { Step::Recheck(recheck, remote.clone()) } else { Step::At(at) };
+    }
+    let Some(step) = wanted_step(inode, &key) else { return Step::Nothing };
+    let expected = match occupants(tree, inode, &key) {
+        Occupied::Free(expected) => expected,
+        Occupied::By(others) => {
+            if let Some(stuck) = others.iter().find(|other| needs_displacing(tree, **other, ino)) {
+                return displace(tree, *stuck).unwrap_or(Step::Blocked(others));
+            }
+            return Step::Blocked(others);
+        }
+    };
+    match step {
+        Wanted::Send(body) => Step::Send(job(&key, expected), body),
+        Wanted::Copy(remote) => Step::Copy(job(&key, expected), remote),
+    }
+}
+
+enum Wanted {
+    Send(Body),
+    Copy(Remote),
+}
+
+fn wanted_step(inode: &Inode, key: &Key) -> Option<Wanted> {
+    let row = &inode.row;
+    let moved = row.remote.as_ref().is_some_and(|remote| remote.key != *key);
+    let attrs_differ = row.attr_generation != row.remote_attr_generation;
+    match row.kind {
+        FileKind::Dir => {
+            let wanted = match &row.remote {
+                None => row.marker_wanted,
+                Some(_) => moved || attrs_differ,
+            };
+            wanted.then(|| Wanted::Send(Body::Bytes(String::new())))
+        }
+        FileKind::Symlink => match &row.remote {
+            Some(remote) if !moved && !attrs_differ => {
+                debug_assert_eq!(remote.key, *key);
+                None
+            }
+            _ => Some(Wanted::Send(Body::Bytes(row.symlink.clone()?))),
+        },
+        FileKind::File => match row.content {
+            // R3: what is open, torn or held keeps its old key until a program has closed it.
+            Content::Open | Content::Flushed | Content::Torn => None,
+            Content::Closed => match (row.backing, row.mark) {
+                (Some(backing), Some(mark)) => Some(Wanted::Send(Body::File { backing, mark })),
+                _ => None,
+            },
+            Content::Clean | Content::Absent => match &row.remote {
+                Some(remote) if moved || attrs_differ => Some(Wanted::Copy(remote.clone())),
+                _ => None,
+            },
+        },
+    }
+}
+
+enum Occupied {
+    Free(Expected),
+    By(Vec<Ino>),
+}
+
+/// R3: who else's version stands at the key. R4: what we expect there.
+fn occupants(tree: &Tree, inode: &Inode, key: &Key) -> Occupied {
+    let target = inode.row.target;
+    let needing: Vec<Ino> = tree
+        .at_remote(target, key)
+        .iter()
+        .copied()
+        .filter(|other| *other != inode.ino())
+        .filter(|other| {
+            tree.get(*other).is_some_and(|other| {
+                // An unlinked inode needs its key while a reader still fetches from it.
+                other.row.linked || (other.handles > 0 && other.row.content == Content::Absent)
+            })
+        })
+        .collect();
+    if !needing.is_empty() {
+        return Occupied::By(needing);
+    }
+    let own = inode.row.remote.as_ref().filter(|remote| remote.key == *key).map(|remote| remote.etag.clone());
+    let removed = tree.removal(target, key).map(|removal| removal.etag.clone());
+    Occupied::Free(own.or(removed).map_or(Expected::Absent, Expected::Version))
+}
+
+/// `other` stands in the way of `ino` and will not leave by itself: it is held by a program, or it
+/// waits, in a circle, for `ino`.
+fn needs_displacing(tree: &Tree, other: Ino, ino: Ino) -> bool {
+    let Some(inode) = tree.get(other) else { return false };
+    if !inode.row.linked || inode.attempting {
+        return false;
+    }
+    if matches!(inode.row.content, Content::Open | Content::Flushed | Content::Torn) {
+        return true;
+    }
+    let mut seen = vec![other];
+    let mut at = other;
+    loop {
+        let Some(key) = tree.key(at) else { return false };
+        let Some(inode) = tree.get(at) else { return false };
+        let Some(next) = tree.at_remote(inode.row.target, &key).iter().copied().find(|next| *next != at) else {
+            return false;
+        };
+        if next == ino {
+            return true;
+        }
+        if seen.contains(&next) {
+            return false;
+        }
+        seen.push(next);
+        at = next;
+    }
+}
+
+fn displace(tree: &Tree, ino: Ino) -> Option<Step> {
+    let inode = tree.get(ino)?;
+    let remote = inode.row.remote.clone()?;
+    let mapping = tree.mapping_of(ino)?.clone();
+    let key = mapping.reserved_key(ino, inode.row.generation);
+    Some(Step::Displace(
+        Job {
+            ino,
+            mapping,
+            kind: inode.row.kind,
+            key,
+            expected: Expected::Absent,
+            attrs: inode.row.attrs,
+            attr_generation: inode.row.attr_generation,
+            generation: inode.row.generation,
+            path: tree.shown_path(ino),
+        },
+        remote,
+    ))
+}
+
+/// When a change is due: after the delay, but at most `max_delay` after the first of a run of
+/// changes.
+pub(super) fn due(now: Duration, dirty_since: Duration, delay: Duration, max_delay: Duration) -> Duration {
+    (now + delay).min(dirty_since + max_delay).max(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_keeps_changing_goes_up_after_the_longest_delay() {
+        let s = Duration::from_secs;
+        assert_eq!(due(s(10), s(10), s(1), s(30)), s(11));
+        assert_eq!(due(s(39), s(10), s(5), s(30)), s(40));
+        assert_eq!(due(s(50), s(10), s(5), s(30)), s(50));
+    }
+}

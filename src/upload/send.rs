@@ -1,0 +1,235 @@
+//! Sending content by one PUT. Durable steps, and what a crash before each leaves:
+//!
+//! 1. Read, hash, check mark and lease: nothing has happened.
+//! 2. The attempt's row, on disk (J2): nothing has happened; the next start finds no object of this
+//!    attempt and drops it.
+//! 3. HEAD of what stands there (R4), PUT: the object may be there under this attempt's name; the
+//!    next start adopts it, or looks again after 120 s (R1).
+//! 4. Verify, then one transaction: remote is the new version, OMS is owed, the attempt is over.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::cache::{mark, same_mark};
+use crate::checksum::{crc64, hex, md5};
+use crate::failpoint;
+use crate::journal::{AttemptKind, AttemptRow, Content, Durability, Mark, Op, Remote};
+use crate::namespace::{MD5_HEADER, headers_for};
+use crate::store::{ErrorKind, HeadOptions, ObjectHeaders, PutOptions};
+use crate::types::{BackingNo, Crc64, FileKind, Ino};
+
+use super::commit::Sent;
+use super::error::{StepError, StepResult};
+use super::plan::{Body, Expected, Job};
+use super::queue::Next;
+use super::{MEMORY_UNIT, Uploader};
+
+impl Uploader {
+    pub(super) async fn send(&self, job: &Job, body: &Body) -> StepResult<Next> {
+        match body {
+            Body::File { backing, mark } if mark.size > self.inner.options.multipart_above => {
+                self.send_parts(job, *backing, mark).await
+            }
+            Body::File { backing, mark } => {
+                let _memory = self.memory(mark.size).await;
+                let (file, content) = self.read_whole(*backing, mark.size).await?;
+                self.still(job, &file, mark)?;
+                drop(file);
+                self.put(job, content).await
+            }
+            Body::Bytes(text) => self.put(job, Bytes::from(text.clone())).await,
+        }
+    }
+
+    async fn put(&self, job: &Job, content: Bytes) -> StepResult<Next> {
+        let Some(_keys) = self.inner.locks.try_lock(job.mapping.target, &[&job.key]) else {
+            return Ok(Next::Blocked);
+        };
+        let hashed = content.clone();
+        let (sum, crc) = tokio::task::spawn_blocking(move || (md5(&hashed), crc64(&hashed)))
+            .await
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let attempt = self.begin(job, AttemptKind::Put, content.len() as u64, Some(crc)).await?;
+        let mut headers = self.headers(job, attempt.attempt, None);
+        if job.kind == FileKind::File {
+            headers.metadata.insert(MD5_HEADER.to_owned(), hex(&sum));
+        }
+        let forbid_overwrite = self.expect(job).await? == Expected::Absent;
+        let options = PutOptions {
+            headers,
+            content_md5: Some(sum),
+            forbid_overwrite,
+            storage_class: self.inner.options.storage_class.clone(),
+        };
+        let size = content.len() as u64;
+        self.fly(job, size);
+        failpoint::hit(failpoint::UPLOAD_BEFORE_PUT);
+        let stored = job.mapping.store.put(&job.key, content, options).await;
+        job.mapping.observe(&stored);
+        self.land(job.ino);
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => return Err(self.give_up(&attempt, error).await?),
+        };
+        failpoint::hit(failpoint::UPLOAD_AFTER_PUT);
+        let crc_there = match stored.crc64 {
+            Some(crc) => Some(crc),
+            None => self.ask_crc(job).await?,
+        };
+        let md5_there = stored.etag.0.eq_ignore_ascii_case(&hex(&sum));
+        if crc_there.map_or(!md5_there, |there| there != crc) {
+            return Err(self.mismatch(&attempt, crc_there).await?);
+        }
+        let remote = Remote {
+            key: job.key.clone(),
+            etag: stored.etag,
+            size,
+            crc64: Some(crc),
+            version_id: stored.version_id,
+            last_modified: None,
+        };
+        self.count(|counters| {
+            counters.puts += 1;
+            counters.bytes += size;
+        });
+        self.commit(Sent { attempt: &attempt, remote, content: job.kind == FileKind::File }).await
+    }
+
+    /// R2: the attempt is a row on disk before its request goes.
+    pub(super) async fn begin(
+        &self,
+        job: &Job,
+        kind: AttemptKind,
+        size: u64,
+        crc: Option<Crc64>,
+    ) -> StepResult<AttemptRow> {
+        let number = self.inner.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next()?;
+        let row = AttemptRow {
+            attempt: number,
+            kind,
+            ino: job.ino,
+            target: job.mapping.target,
+            key: job.key.clone(),
+            source: None,
+            generation: job.generation,
+            attr_generation: job.attr_generation,
+            attrs: job.attrs,
+            size,
+            crc64: crc,
+            upload_id: None,
+            part_bytes: 0,
+            started: self.inner.namespace.clock().now(),
+        };
+        let put = Op::PutAttempt(row.clone());
+        let ((), commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
+            // The inode's row must be there for the attempt to mean anything after a crash.
+            tree.persist(job.ino, ops);
+            ops.push(put);
+        });
+        commit.durable().await?;
+        Ok(row)
+    }
+
+    /// The attempt's name in the object's metadata (R2).
+    pub(super) fn ferry(&self, ino: Ino, attempt: u64) -> String {
+        format!("{}.{ino}.{attempt}", self.inner.options.mount_uuid)
+    }
+
+    pub(super) fn headers(&self, job: &Job, attempt: u64, kept: Option<&ObjectHeaders>) -> ObjectHeaders {
+        headers_for(job.kind, &job.attrs, &self.ferry(job.ino, attempt), kept)
+    }
+
+    /// R4: what really stands at the key right now, compared with what is expected. Another host's
+    /// version is a conflict: counted, logged, and ours goes over it.
+    pub(super) async fn expect(&self, job: &Job) -> StepResult<Expected> {
+        let Expected::Version(etag) = &job.expected else { return Ok(Expected::Absent) };
+        let found = job.mapping.store.head(&job.key, HeadOptions::default()).await;
+        job.mapping.observe(&found);
+        match found {
+            Ok(meta) => {
+                if meta.etag != *etag && !self.is_ours(&meta) {
+                    self.conflict(job, &meta.etag);
+                }
+                Ok(Expected::Version(meta.etag))
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                tracing::info!(path = job.path, key = %job.key, "the version that ours replaces was removed elsewhere");
+                Ok(Expected::Absent)
+            }
+            Err(error) => Err(StepError::Store(error)),
+        }
+    }
+
+    /// The object was made by this mount.
+    pub(super) fn is_ours(&self, meta: &crate::store::ObjectMeta) -> bool {
+        meta.headers
+            .metadata
+            .get(crate::namespace::FERRY_HEADER)
+            .is_some_and(|ferry| ferry.split('.').next() == Some(&self.inner.options.mount_uuid))
+    }
+
+    pub(super) fn conflict(&self, job: &Job, theirs: &crate::types::ETag) {
+        self.count(|counters| counters.conflicts += 1);
+        tracing::warn!(path = job.path, key = %job.key, etag = %theirs, "conflict: another host's version is replaced by ours");
+    }
+
+    /// The content is still what the mark says, and nobody can change it (C4).
+    pub(super) fn still(&self, job: &Job, file: &File, marked: &Mark) -> StepResult<()> {
+        let unchanged = self.inner.namespace.read(|tree| {
+            tree.get(job.ino)
+                .is_some_and(|inode| inode.row.generation == job.generation && inode.row.content == Content::Closed)
+        });
+        if !unchanged {
+            return Err(StepError::Changed);
+        }
+        if !self.inner.cache.is_quiescent(file)? {
+            return Err(StepError::Busy);
+        }
+        let now = mark(file)?;
+        if same_mark(&now, marked) {
+            return Ok(());
+        }
+        // Nobody has it open and yet it moved: a writer of a dead mount. What it is now is final.
+        let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            if let Some(inode) = tree.get_mut(job.ino) {
+                inode.row.mark = Some(now);
+                inode.row.size = now.size;
+                inode.row.generation += 1;
+                tree.persist(job.ino, ops);
+            }
+        });
+        commit.in_background();
+        self.changed(job.ino);
+        Err(StepError::Changed)
+    }
+
+    async fn read_whole(&self, backing: BackingNo, size: u64) -> StepResult<(File, Bytes)> {
+        let file = self.inner.cache.open_read(backing)?;
+        let (file, content) = read_range(file, 0, size).await?;
+        Ok((file, content))
+    }
+
+    /// Waits for room in the memory budget; one item larger than all of it takes all of it.
+    pub(super) async fn memory(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let all = self.inner.options.memory / MEMORY_UNIT;
+        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT).clamp(1, all.max(1))).unwrap_or(u32::MAX);
+        // Closed never: the semaphore lives as long as the room.
+        self.inner.memory.clone().acquire_many_owned(units).await.ok()
+    }
+}
+
+/// Reads a range of a file off the async threads.
+pub(super) async fn read_range(file: File, offset: u64, size: u64) -> io::Result<(File, Bytes)> {
+    let length = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    tokio::task::spawn_blocking(move || {
+        let mut content = vec![0; length];
+        file.read_exact_at(&mut content, offset)?;
+        Ok((file, Bytes::from(content)))
+    })
+    .await
+    .map_err(|error| io::Error::other(error.to_string()))?
+}

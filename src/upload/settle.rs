@@ -1,0 +1,102 @@
+//! Attempts whose outcome nobody told us (R2): look, and take it from there.
+
+use crate::journal::{AttemptKind, AttemptRow};
+use crate::namespace::remote_of;
+use crate::store::{ErrorKind, HeadOptions, ObjectMeta};
+
+use super::Uploader;
+use super::commit::Sent;
+use super::error::{StepError, StepResult};
+use super::queue::Next;
+
+impl Uploader {
+    pub(super) async fn settle(&self, number: u64) -> StepResult<Next> {
+        let Some(attempt) = self.book().attempts.get(&number).cloned() else { return Ok(Next::Done) };
+        let busy = self.inner.namespace.read(|tree| tree.get(attempt.ino).is_some_and(|inode| inode.attempting));
+        if busy {
+            return Ok(Next::Blocked);
+        }
+        let Some(mapping) = self.inner.namespace.read(|tree| tree.mapping(attempt.target).cloned()) else {
+            return self.drop_attempt(&attempt).await.map(|()| Next::Done);
+        };
+        let Some(_key) = self.inner.locks.try_lock(attempt.target, &[&attempt.key]) else { return Ok(Next::Blocked) };
+        let found = mapping.store.head(&attempt.key, HeadOptions::default()).await;
+        mapping.observe(&found);
+        match found {
+            Ok(meta) if self.is_attempt(&meta, &attempt) => self.applied(&attempt, &meta).await,
+            Ok(_) => self.not_applied(&attempt, &mapping).await,
+            Err(error) if error.kind == ErrorKind::NotFound => self.not_applied(&attempt, &mapping).await,
+            Err(error) => Err(StepError::Store(error)),
+        }
+    }
+
+    /// It had arrived: verified as any other, then committed.
+    async fn applied(&self, attempt: &AttemptRow, meta: &ObjectMeta) -> StepResult<Next> {
+        let known = attempt.crc64.or(self.crc_of_parts(attempt));
+        let differs =
+            meta.size != attempt.size || matches!((known, meta.crc64), (Some(known), Some(there)) if known != there);
+        if differs {
+            return Err(self.mismatch(attempt, meta.crc64).await?);
+        }
+        let mut remote = remote_of(meta);
+        remote.crc64 = remote.crc64.or(known);
+        let content = attempt.kind != AttemptKind::Copy;
+        // It has arrived: no late copy of it can be on its way any more.
+        self.book().suspicious.remove(&(attempt.target, attempt.key.clone()));
+        let exists = self.inner.namespace.touch(|tree| match tree.get_mut(attempt.ino) {
+            Some(inode) => {
+                inode.attempting = true;
+                true
+            }
+            None => false,
+        });
+        let next = self.commit(Sent { attempt, remote, content }).await;
+        if exists {
+            self.end_attempt(attempt.ino).await?;
+        }
+        next
+    }
+
+    fn crc_of_parts(&self, attempt: &AttemptRow) -> Option<crate::types::Crc64> {
+        let mut parts = self.book().parts.get(&attempt.attempt)?.clone();
+        parts.sort_by_key(|part| part.number);
+        let total: u64 = parts.iter().map(|part| part.size).sum();
+        (total == attempt.size).then(|| {
+            parts
+                .iter()
+                .fold(crate::types::Crc64::default(), |sum, part| crate::checksum::combine(sum, part.crc64, part.size))
+        })
+    }
+
+    /// It has not arrived so far. It may still (R1): the key stays suspicious, and the next version
+    /// there is looked at again.
+    async fn not_applied(&self, attempt: &AttemptRow, mapping: &crate::namespace::Mapping) -> StepResult<Next> {
+        let wanted = self.inner.namespace.read(|tree| {
+            tree.get(attempt.ino).is_some_and(|inode| {
+                inode.row.linked
+                    && inode.row.generation == attempt.generation
+                    && tree.key(attempt.ino).as_ref() == Some(&attempt.key)
+            })
+        });
+        if let Some(upload_id) = &attempt.upload_id {
+            let still_there = match mapping.store.list_parts(&attempt.key, upload_id, None).await {
+                Ok(_) => true,
+                Err(error) if error.kind == ErrorKind::NoSuchUpload => false,
+                Err(error) => return Err(StepError::Store(error)),
+            };
+            if still_there && wanted {
+                // The inode's next look continues it.
+                let now = self.now();
+                self.queue().put_sooner(super::queue::Work::Inode(attempt.ino), now);
+                return Ok(Next::Done);
+            }
+            if still_there {
+                mapping.store.abort_multipart(&attempt.key, upload_id).await.map_err(StepError::Store)?;
+            }
+        }
+        self.drop_attempt(attempt).await?;
+        let now = self.now();
+        self.queue().put_sooner(super::queue::Work::Inode(attempt.ino), now);
+        Ok(Next::Done)
+    }
+}

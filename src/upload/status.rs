@@ -1,0 +1,183 @@
+//! What people and waiters are told.
+
+use crate::journal::Content;
+use crate::types::{Ino, TimeNs};
+
+use super::Uploader;
+use super::queue::Work;
+
+/// A transfer under way.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    /// Path in the mount.
+    pub path: String,
+    /// Key.
+    pub key: String,
+    /// Bytes acknowledged.
+    pub sent: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// A step that fails and is repeated.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Path in the mount, or key.
+    pub path: String,
+    /// What the last repeat said.
+    pub error: String,
+    /// Repeats so far.
+    pub attempts: u32,
+    /// When it last failed.
+    pub at: TimeNs,
+}
+
+/// Events since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Objects stored by one PUT and verified.
+    pub puts: u64,
+    /// Objects stored in parts and verified.
+    pub multiparts: u64,
+    /// Parts acknowledged.
+    pub parts: u64,
+    /// Server-side copies verified.
+    pub copies: u64,
+    /// Keys deleted.
+    pub removals: u64,
+    /// Removals dropped because another version stands there.
+    pub removals_dropped: u64,
+    /// Versions of other hosts that were found where ours went.
+    pub conflicts: u64,
+    /// Bytes of content stored and verified.
+    pub bytes: u64,
+    /// Objects that the store holds other than sent, and that were sent again.
+    pub mismatches: u64,
+}
+
+/// The room at a glance.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Files and directories that wait for the bucket.
+    pub pending: u64,
+    /// Bytes of them.
+    pub pending_bytes: u64,
+    /// Waiting for a server-side copy.
+    pub copies_owed: u64,
+    /// Keys that are to be deleted.
+    pub removals_owed: u64,
+    /// Transfers under way.
+    pub flights: Vec<Flight>,
+    /// Steps that fail.
+    pub failures: Vec<Failure>,
+    /// Since the start.
+    pub counters: Counters,
+}
+
+/// What a waiter for (a part of) the tree still waits for.
+#[derive(Clone, Debug, Default)]
+pub struct Outstanding {
+    /// Paths not yet in the bucket as wanted.
+    pub paths: Vec<String>,
+    /// Paths held as torn: they will not go up by themselves.
+    pub held: Vec<String>,
+    /// Keys not yet deleted.
+    pub removals: u64,
+}
+
+impl Outstanding {
+    /// Nothing is left to wait for.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.held.is_empty() && self.removals == 0
+    }
+}
+
+impl Uploader {
+    /// The room at a glance.
+    pub fn status(&self) -> Status {
+        let mut status = Status::default();
+        self.inner.namespace.read(|tree| {
+            for inode in tree.inodes().filter(|inode| tree.is_pending(inode.ino())) {
+                status.pending += 1;
+                if inode.is_dirty() {
+                    status.pending_bytes += inode.row.size;
+                } else if inode.row.remote.is_some() {
+                    status.copies_owed += 1;
+                }
+            }
+            status.removals_owed = tree.removals().count() as u64;
+        });
+        let book = self.book();
+        status.flights = book.flights.values().cloned().collect();
+        status.failures = book.failures.values().cloned().collect();
+        status.counters = book.counters;
+        status
+    }
+
+    /// What is not yet in the bucket at or below an inode (`None`: anywhere).
+    pub fn outstanding(&self, below: Option<Ino>) -> Outstanding {
+        let mut outstanding = Outstanding::default();
+        let attempts: Vec<Ino> = self.book().attempts.values().map(|attempt| attempt.ino).collect();
+        self.inner.namespace.read(|tree| {
+            let mut look = |ino: Ino| {
+                let Some(inode) = tree.get(ino) else { return };
+                if inode.row.linked && inode.row.content == Content::Torn {
+                    outstanding.held.push(tree.shown_path(ino));
+                } else if tree.is_pending(ino) || attempts.contains(&ino) || (inode.attempting && inode.row.linked) {
+                    outstanding.paths.push(tree.shown_path(ino));
+                }
+            };
+            match below {
+                Some(top) => {
+                    look(top);
+                    tree.below(top).into_iter().for_each(look);
+                    if let Some(prefix) = tree.prefix(top)
+                        && let Some(inode) = tree.get(top)
+                    {
+                        outstanding.removals = tree
+                            .removals()
+                            .filter(|row| row.target == inode.row.target && row.key.as_str().starts_with(&prefix))
+                            .count() as u64;
+                    }
+                }
+                None => {
+                    tree.inodes().map(crate::namespace::Inode::ino).for_each(look);
+                    outstanding.removals = tree.removals().count() as u64;
+                }
+            }
+        });
+        outstanding
+    }
+
+    pub(super) fn note_failure(&self, work: &Work, path: String, error: String) -> u32 {
+        let at = self.inner.namespace.clock().now();
+        let mut book = self.book();
+        let failure = book.failures.entry(work.clone()).or_insert_with(|| Failure {
+            path: path.clone(),
+            error: String::new(),
+            attempts: 0,
+            at,
+        });
+        let news = failure.error != error;
+        failure.path = path;
+        failure.error = error;
+        failure.attempts += 1;
+        failure.at = at;
+        let (attempts, shown) = (failure.attempts, failure.clone());
+        drop(book);
+        if news {
+            tracing::warn!(path = shown.path, error = shown.error, attempts, "not in the bucket yet; will be repeated");
+        }
+        attempts
+    }
+
+    pub(super) fn note_success(&self, work: &Work) {
+        if let Some(failure) = self.book().failures.remove(work) {
+            tracing::info!(path = failure.path, attempts = failure.attempts, "succeeded after failures");
+        }
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
+        change(&mut self.book().counters);
+    }
+}

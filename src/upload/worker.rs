@@ -1,0 +1,167 @@
+//! The loop: takes what is due, runs steps side by side, puts back what is not done.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::store::ErrorKind;
+use crate::task::Shutdown;
+use crate::types::Ino;
+
+use super::Uploader;
+use super::error::{Fatal, StepError};
+use super::plan::{Step, plan};
+use super::queue::{Next, Work};
+
+/// Pause before a lease is asked for again (C4).
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between looks while a mapping is offline; its own probe ends that state.
+const OFFLINE_PAUSE: Duration = Duration::from_secs(2);
+
+impl Uploader {
+    /// Runs until `shutdown`; steps under way are then awaited. An error stops the mount: the
+    /// journal failed or a step panicked.
+    ///
+    /// # Errors
+    /// Says what failed.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Fatal> {
+        let mut steps: JoinSet<(Work, Result<Next, Fatal>)> = JoinSet::new();
+        loop {
+            let now = self.now();
+            while steps.len() < self.inner.options.parallel {
+                let Some(work) = self.queue().take(now) else { break };
+                let uploader = self.clone();
+                steps.spawn(async move {
+                    let next = uploader.look(&work).await;
+                    (work, next)
+                });
+            }
+            let full = steps.len() >= self.inner.options.parallel;
+            let pause = self.queue().next_due().map(|at| at.saturating_sub(now));
+            tokio::select! {
+                () = shutdown.triggered() => break,
+                Some(ended) = steps.join_next() => self.take_end(ended)?,
+                () = self.inner.wake.notified(), if !full => {}
+                () = tokio::time::sleep(pause.unwrap_or(Duration::MAX / 4)), if !full && pause.is_some() => {}
+            }
+        }
+        while let Some(ended) = steps.join_next().await {
+            self.take_end(ended)?;
+        }
+        Ok(())
+    }
+
+    fn take_end(&self, ended: Result<(Work, Result<Next, Fatal>), tokio::task::JoinError>) -> Result<(), Fatal> {
+        let (work, next) = ended?;
+        let next = next?;
+        let now = self.now();
+        self.queue().ended(work, next, now);
+        self.tick();
+        Ok(())
+    }
+
+    async fn look(&self, work: &Work) -> Result<Next, Fatal> {
+        let (path, result) = match work {
+            Work::Inode(ino) => (self.inner.namespace.read(|tree| tree.shown_path(*ino)), self.reconcile(*ino).await),
+            Work::Removal(target, key) => (key.to_string(), self.remove(*target, key.clone()).await),
+            Work::Settle(attempt) => {
+                let key = self.book().attempts.get(attempt).map(|row| row.key.to_string());
+                (key.unwrap_or_default(), self.settle(*attempt).await)
+            }
+        };
+        match result {
+            Ok(next) => {
+                if next == Next::Done {
+                    self.note_success(work);
+                }
+                Ok(next)
+            }
+            Err(StepError::Journal(error)) => Err(error.into()),
+            Err(StepError::Outbox(error)) => Err(error.into()),
+            Err(StepError::Changed) => Ok(Next::Done),
+            Err(StepError::Busy) => Ok(Next::After(BUSY_PAUSE)),
+            Err(StepError::Unknown(attempt, error)) => {
+                self.note_failure(work, path, error.to_string());
+                let now = self.now();
+                self.queue().put_sooner(Work::Settle(attempt), now);
+                self.inner.wake.notify_one();
+                Ok(Next::Blocked)
+            }
+            Err(StepError::Mismatch(what)) => {
+                self.count(|counters| counters.mismatches += 1);
+                let attempts = self.note_failure(work, path, what);
+                Ok(Next::After(self.backoff(attempts)))
+            }
+            Err(StepError::Io(error)) => {
+                let attempts = self.note_failure(work, path, error.to_string());
+                Ok(Next::After(self.backoff(attempts)))
+            }
+            Err(StepError::Store(error)) => {
+                let attempts = self.note_failure(work, path, error.to_string());
+                let wait = match error.kind {
+                    ErrorKind::Network | ErrorKind::Timeout => self.backoff(attempts).min(OFFLINE_PAUSE),
+                    _ if error.is_transient() => self.backoff(attempts),
+                    // Nothing here changes by itself, but somebody may mend it in the store.
+                    _ => self.backoff(attempts + 2),
+                };
+                let asked = error.retry_after_s.map_or(Duration::ZERO, Duration::from_secs);
+                Ok(Next::After(wait.max(asked.min(self.inner.options.retry_longest))))
+            }
+        }
+    }
+
+    /// Exponential, with jitter, bounded.
+    fn backoff(&self, attempts: u32) -> Duration {
+        let options = &self.inner.options;
+        let doubled = options.retry_first.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+        let bound = doubled.min(options.retry_longest);
+        bound.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+    }
+
+    async fn reconcile(&self, ino: Ino) -> Result<Next, StepError> {
+        if self.book().attempts.values().any(|attempt| attempt.ino == ino && attempt.upload_id.is_none()) {
+            // Its last attempt must be settled first (R2); multipart uploads are continued.
+            return Ok(Next::Blocked);
+        }
+        let wall = self.inner.namespace.clock().now();
+        let step = self.inner.namespace.touch(|tree| {
+            let step = plan(tree, ino, wall);
+            let job = match &step {
+                Step::Send(job, _) | Step::Copy(job, _) | Step::Displace(job, _) | Step::Recheck(job, _) => job,
+                Step::Nothing | Step::At(_) | Step::Blocked(_) => return step,
+            };
+            // The inode's row stays while its attempt is under way, whatever programs do meanwhile.
+            if let Some(inode) = tree.get_mut(job.ino) {
+                inode.attempting = true;
+                if job.ino == ino {
+                    inode.dirty_since = None;
+                }
+            }
+            step
+        });
+        let result = match &step {
+            Step::Nothing => return Ok(Next::Done),
+            Step::At(at) => {
+                let wait = at.0.saturating_sub(wall.0);
+                return Ok(Next::After(Duration::from_nanos(u64::try_from(wait).unwrap_or(0))));
+            }
+            Step::Blocked(others) => {
+                let now = self.now();
+                let mut queue = self.queue();
+                for other in others {
+                    queue.put_sooner(Work::Inode(*other), now);
+                }
+                return Ok(Next::Blocked);
+            }
+            Step::Send(job, body) => self.send(job, body).await,
+            Step::Copy(job, remote) => self.copy(job, remote).await,
+            Step::Displace(job, remote) => self.copy(job, remote).await.map(|_| Next::After(Duration::ZERO)),
+            Step::Recheck(job, remote) => self.recheck(job, remote).await,
+        };
+        let (Step::Send(job, _) | Step::Copy(job, _) | Step::Displace(job, _) | Step::Recheck(job, _)) = &step else {
+            return Ok(Next::Done);
+        };
+        self.end_attempt(job.ino).await?;
+        result
+    }
+}

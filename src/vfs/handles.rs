@@ -1,0 +1,144 @@
+//! Open files and directory streams by their handle numbers.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::download::Fill;
+use crate::types::{FileKind, Ino};
+
+/// What serves a handle's reads and writes.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// The kernel.
+    Kernel,
+    /// We, from the backing file; opened for writing if the handle may write.
+    File(Arc<File>),
+    /// We, from content that is still arriving.
+    Fill(Fill),
+}
+
+/// An open file.
+#[derive(Clone)]
+pub(super) struct Handle {
+    pub(super) ino: Ino,
+    /// It may write.
+    pub(super) write: bool,
+    /// A descriptor of it was closed.
+    pub(super) flushed: bool,
+    pub(super) source: Source,
+}
+
+/// Open files. Locked alone, in short sections.
+#[derive(Default)]
+pub(super) struct Handles {
+    next: AtomicU64,
+    table: Mutex<HashMap<u64, Handle>>,
+}
+
+impl Handles {
+    fn table(&self) -> MutexGuard<'_, HashMap<u64, Handle>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, handle: Handle) -> u64 {
+        let fh = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        self.table().insert(fh, handle);
+        fh
+    }
+
+    pub(super) fn get(&self, fh: u64) -> Option<Handle> {
+        self.table().get(&fh).cloned()
+    }
+
+    pub(super) fn remove(&self, fh: u64) -> Option<Handle> {
+        self.table().remove(&fh)
+    }
+
+    /// Notes that a descriptor of `fh` was closed. Whether that holds of every handle of the inode
+    /// that may write.
+    pub(super) fn mark_flushed(&self, ino: Ino, fh: u64) -> bool {
+        let mut table = self.table();
+        if let Some(handle) = table.get_mut(&fh) {
+            handle.flushed = true;
+        }
+        table.values().filter(|handle| handle.ino == ino && handle.write).all(|handle| handle.flushed)
+    }
+
+    /// The content of an inode has arrived whole: its handles go on from the file.
+    pub(super) fn replace_sources(&self, ino: Ino, file: &Arc<File>) {
+        for handle in self.table().values_mut().filter(|handle| handle.ino == ino) {
+            handle.source = Source::File(file.clone());
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table().len()
+    }
+}
+
+/// One entry as a directory stream remembers it.
+#[derive(Clone, Debug)]
+pub(super) struct StreamEntry {
+    pub(super) ino: Ino,
+    pub(super) kind: FileKind,
+    pub(super) name: String,
+}
+
+/// Open directory streams: what each directory held when it was opened or rewound, so that no
+/// entry is seen twice or skipped while others come and go.
+#[derive(Default)]
+pub(super) struct Streams {
+    next: AtomicU64,
+    table: Mutex<HashMap<u64, Arc<Vec<StreamEntry>>>>,
+}
+
+impl Streams {
+    fn table(&self) -> MutexGuard<'_, HashMap<u64, Arc<Vec<StreamEntry>>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, entries: Vec<StreamEntry>) -> u64 {
+        let fh = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        self.table().insert(fh, Arc::new(entries));
+        fh
+    }
+
+    pub(super) fn get(&self, fh: u64) -> Option<Arc<Vec<StreamEntry>>> {
+        self.table().get(&fh).cloned()
+    }
+
+    pub(super) fn replace(&self, fh: u64, entries: Vec<StreamEntry>) {
+        self.table().insert(fh, Arc::new(entries));
+    }
+
+    pub(super) fn remove(&self, fh: u64) {
+        self.table().remove(&fh);
+    }
+}
+
+/// Read-only descriptors of backing files in a session, for stat: cheaper than a path walk a call,
+/// and no writer for the lease.
+#[derive(Default)]
+pub(super) struct Live {
+    table: Mutex<HashMap<Ino, Arc<File>>>,
+}
+
+impl Live {
+    fn table(&self) -> MutexGuard<'_, HashMap<Ino, Arc<File>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, ino: Ino, file: File) {
+        self.table().insert(ino, Arc::new(file));
+    }
+
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<File>> {
+        self.table().get(&ino).cloned()
+    }
+
+    pub(super) fn remove(&self, ino: Ino) {
+        self.table().remove(&ino);
+    }
+}

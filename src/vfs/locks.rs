@@ -1,0 +1,46 @@
+//! The lock of an inode's open state. Order: ascending inode -> the tree -> the cache's space ->
+//! the journal's queue. No call takes two inode locks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OwnedMutexGuard;
+
+use crate::types::Ino;
+
+use super::session::OpenState;
+
+/// One async lock an inode in use; made on first use, dropped when idle.
+#[derive(Default)]
+pub(super) struct InodeLocks {
+    table: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<OpenState>>>>,
+}
+
+/// An inode's open state, locked.
+pub(super) type Locked = OwnedMutexGuard<OpenState>;
+
+impl InodeLocks {
+    pub(super) async fn lock(&self, ino: Ino) -> Locked {
+        let slot = {
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            table.entry(ino).or_default().clone()
+        };
+        slot.lock_owned().await
+    }
+
+    /// Forgets a state that says nothing: no handle, no session. Called with the state locked.
+    pub(super) fn release(&self, ino: Ino, state: Locked) {
+        let idle = state.is_idle();
+        drop(state);
+        if idle {
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            // The table's is the only reference: nobody waits for it, and it is idle.
+            if table
+                .get(&ino)
+                .is_some_and(|slot| Arc::strong_count(slot) == 1 && slot.try_lock().is_ok_and(|state| state.is_idle()))
+            {
+                table.remove(&ino);
+            }
+        }
+    }
+}

@@ -1,0 +1,592 @@
+//! open, create, flush, release: sessions and their marks (C1 to C4, C6).
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{mark, same_mark};
+use crate::disk;
+use crate::journal::{Content, Durability, Hold, Mark};
+use crate::namespace::{Inode, Lookup};
+use crate::types::{Attrs, BackingNo, FileKind, Ino};
+
+use super::error::{Error, Result};
+use super::handles::{Handle, Source};
+use super::locks::Locked;
+use super::reply::{Caller, Entry, OpenMode, Opened};
+use super::session::{Mode, Prior, Session, Verdict, judge};
+use super::{ClosePolicy, KilledWriter, Vfs};
+
+/// Pauses before the lease of a session without writers is asked for again: the kernel lets go of
+/// the backing file a moment after RELEASE; a mapping may live for days.
+const LEASE_PAUSES: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+];
+
+/// Below this many free bytes the disk counts as full: a writer may have got ENOSPC unseen (C6).
+const DISK_FULL: u64 = 4 << 20;
+
+fn may_write(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+impl Vfs {
+    pub(super) async fn do_open(&self, ino: Ino, flags: i32, _caller: Caller) -> Result<Opened> {
+        self.revalidate(ino).await?;
+        let kind = self.with_inode(ino, |inode| inode.row.kind)?;
+        match kind {
+            FileKind::Dir => return Err(Error::IsDirectory),
+            FileKind::Symlink => return Err(Error::Invalid),
+            FileKind::File => {}
+        }
+        let write = may_write(flags);
+        if write {
+            self.make_room(0).await?;
+        }
+        let mut state = self.inner.locks.lock(ino).await;
+        let opened = self.open_locked(ino, flags, write, &mut state).await;
+        self.inner.locks.release(ino, state);
+        opened
+    }
+
+    async fn open_locked(&self, ino: Ino, flags: i32, write: bool, state: &mut Locked) -> Result<Opened> {
+        let durability = durability(flags);
+        if write && flags & libc::O_TRUNC != 0 {
+            self.begin_truncated(ino, durability, state).await?;
+        } else if write {
+            self.ensure_local(ino, state).await?;
+            self.begin_session(ino, durability, state).await?;
+        } else {
+            self.ensure_readable(ino, state).await?;
+        }
+        self.attach(ino, flags, write, state)
+    }
+
+    /// What the kernel believes of the inode is at most `attr_ttl` old, and its attributes are the
+    /// true ones (permissions are never enforced from a guess, N3).
+    async fn revalidate(&self, ino: Ino) -> Result<()> {
+        let (parent, name, linked, local) = self.with_inode(ino, |inode| {
+            let local = inode.row.content != Content::Absent;
+            (inode.row.parent, inode.row.name.clone(), inode.row.linked, local)
+        })?;
+        if !linked || ino == Ino::ROOT {
+            return Ok(());
+        }
+        match self.inner.namespace.lookup(parent, &name).await {
+            Ok(Lookup::Found(current)) if current == ino => {}
+            Ok(_) => return Err(Error::Stale),
+            // Cached content stays usable when the network is gone (P7).
+            Err(crate::namespace::Error::Offline(_)) if local => return Ok(()),
+            Err(crate::namespace::Error::Store(error)) if local && error.is_offline() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        let current = self.inner.namespace.ensure_attributes(ino).await?;
+        if current == ino { Ok(()) } else { Err(Error::Stale) }
+    }
+
+    /// Content for a reader: whole if it is small, otherwise served while it arrives.
+    async fn ensure_readable(&self, ino: Ino, state: &mut Locked) -> Result<()> {
+        if state.fill.is_some() {
+            return Ok(());
+        }
+        let (absent, size) = self.with_inode(ino, |inode| (inode.row.content == Content::Absent, inode.row.size))?;
+        if !absent || size <= self.inner.options.whole_below {
+            return self.ensure_local(ino, state).await;
+        }
+        let (mapping, remote) = self.remote(ino)?;
+        if mapping.is_offline() {
+            return Err(Error::Offline);
+        }
+        self.make_room(size).await?;
+        let (backing, file) = self.inner.cache.create_clean(size)?;
+        let fill = self.inner.downloader.fill(&mapping.store, remote, Arc::new(file));
+        state.fill = Some((fill, backing));
+        Ok(())
+    }
+
+    /// C2: `open` is journaled before anybody can write. Over content whose mark counts after a power
+    /// cut, on disk: that mark must not outlive the content that it means (J2).
+    pub(super) async fn begin_session(&self, ino: Ino, durability: Durability, state: &mut Locked) -> Result<()> {
+        if state.session.is_some() {
+            return Ok(());
+        }
+        let synced = self.with_inode(ino, |inode| inode.row.mark.is_some_and(|mark| mark.synced))?;
+        let durability = if synced { Durability::Disk } else { durability };
+        let (begun, commit) = self.inner.namespace.update(durability, |tree, ops| {
+            let inode = tree.get_mut(ino).ok_or(Error::NotFound)?;
+            let backing = inode.row.backing.ok_or(Error::Corrupt)?;
+            let row = &inode.row;
+            let prior = Prior { content: row.content, generation: row.generation, mark: row.mark, hold: row.hold };
+            inode.row.content = Content::Open;
+            inode.row.generation += 1;
+            inode.row.mark = None;
+            tree.persist(ino, ops);
+            Ok::<_, Error>((backing, prior))
+        });
+        let (backing, prior) = begun?;
+        commit.durable().await?;
+        self.inner.cache.to_dirty(backing)?;
+        let file = self.inner.cache.open_read(backing)?;
+        let base = mark(&file)?;
+        self.inner.live.insert(ino, file);
+        state.session = Some(Session { base, fresh: false, prior, hold: None });
+        Ok(())
+    }
+
+    /// O_TRUNC: new content from nothing. Without other handles it gets a new backing file, so that
+    /// the old content is untouched until the row is on disk; otherwise the one backing file of all
+    /// handles is truncated (C1).
+    pub(super) async fn begin_truncated(&self, ino: Ino, durability: Durability, state: &mut Locked) -> Result<()> {
+        if state.fill.is_some() {
+            self.ensure_local(ino, state).await?;
+        }
+        if state.count > 0 || state.session.is_some() {
+            let local = self.with_inode(ino, |inode| inode.row.content != Content::Absent)?;
+            if !local {
+                self.ensure_local(ino, state).await?;
+            }
+            self.begin_session(ino, durability, state).await?;
+            let (backing, _) = self.inner.backing_file(ino)?;
+            // J2: the row is on disk before the file is cut.
+            self.inner.namespace.barrier().await?;
+            disk::truncate(&self.inner.cache.open_write(backing)?, 0)?;
+            let (_, file) = self.inner.backing_file(ino)?;
+            if let Some(session) = state.session.as_mut() {
+                session.base = mark(&file)?;
+                session.fresh = true;
+                session.prior.hold = None;
+            }
+            return self.record_size(ino, 0).await;
+        }
+        let (tag, prior) = self.inner.namespace.read(|tree| {
+            let inode = tree.get(ino).ok_or(Error::NotFound)?;
+            let row = &inode.row;
+            let key = tree.key(ino).map_or_else(String::new, |key| key.0);
+            let prior = Prior { content: row.content, generation: row.generation, mark: row.mark, hold: None };
+            Ok::<_, Error>((Vfs::tag(tree, ino, key, row.generation + 1, row.kind), prior))
+        })?;
+        let (backing, file) = self.inner.cache.create_dirty(&tag)?;
+        drop(file);
+        let file = self.inner.cache.open_read(backing)?;
+        let base = mark(&file)?;
+        let (old, commit) = self.inner.namespace.update(durability, |tree, ops| {
+            let inode = tree.get_mut(ino).ok_or(Error::NotFound)?;
+            let old = inode.row.backing.replace(backing);
+            inode.row.content = Content::Open;
+            inode.row.generation += 1;
+            inode.row.mark = None;
+            inode.row.hold = None;
+            inode.row.size = 0;
+            inode.row.attrs.mtime = base.mtime;
+            inode.row.ctime = base.ctime;
+            inode.unverified = false;
+            tree.persist(ino, ops);
+            Ok::<_, Error>(old)
+        });
+        let old = match old {
+            Ok(old) => old,
+            Err(error) => {
+                self.inner.cache.discard(backing);
+                return Err(error);
+            }
+        };
+        commit.durable().await?;
+        self.trash(old);
+        self.inner.live.insert(ino, file);
+        state.session = Some(Session { base, fresh: true, prior, hold: None });
+        Ok(())
+    }
+
+    async fn record_size(&self, ino: Ino, size: u64) -> Result<()> {
+        let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            if let Some(inode) = tree.get_mut(ino) {
+                inode.row.size = size;
+                inode.row.hold = None;
+                tree.persist(ino, ops);
+            }
+        });
+        Ok(commit.durable().await?)
+    }
+
+    /// One more handle, served as the others of this inode are (C1).
+    fn attach(&self, ino: Ino, flags: i32, write: bool, state: &mut Locked) -> Result<Opened> {
+        let mode = match state.mode {
+            Some(mode) => mode,
+            None => self.choose_mode(ino, state)?,
+        };
+        let source = match (mode, &state.fill) {
+            (Mode::Passthrough(_), _) => Source::Kernel,
+            (_, Some((fill, _))) => Source::Fill(fill.clone()),
+            (_, None) => {
+                let (backing, file) = self.inner.backing_file(ino)?;
+                let file = if write { self.inner.cache.open_write(backing)? } else { file };
+                Source::File(Arc::new(file))
+            }
+        };
+        state.mode = Some(mode);
+        state.count += 1;
+        state.writers += u32::from(write);
+        self.inner.namespace.touch(|tree| {
+            if let Some(inode) = tree.get_mut(ino) {
+                inode.handles += 1;
+                inode.writers += u32::from(write);
+                if let Some(backing) = inode.row.backing {
+                    self.inner.cache.used_now(backing);
+                }
+            }
+        });
+        let fh = self.inner.handles.insert(Handle { ino, write, flushed: false, source });
+        let mode = match mode {
+            Mode::Passthrough(id) => OpenMode::Passthrough(id),
+            Mode::Cached => OpenMode::Cached { keep: false },
+            Mode::Direct => OpenMode::Direct,
+        };
+        Ok(Opened { fh, mode, no_flush: !may_write(flags) })
+    }
+
+    fn choose_mode(&self, ino: Ino, state: &Locked) -> Result<Mode> {
+        if state.fill.is_some() {
+            return Ok(Mode::Direct);
+        }
+        let Some(registrar) = self.registrar() else { return Ok(Mode::Cached) };
+        // C4: registered from a read-only descriptor, or the daemon itself would count as a writer.
+        let (_, file) = self.inner.backing_file(ino)?;
+        match registrar.register(file.as_fd()) {
+            Ok(id) => Ok(Mode::Passthrough(id)),
+            Err(error) => {
+                tracing::debug!(%ino, %error, "the kernel refuses this backing file; served by requests");
+                Ok(Mode::Cached)
+            }
+        }
+    }
+
+    pub(super) async fn do_create(
+        &self,
+        place: (Ino, &str),
+        mode: u32,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Entry, Opened)> {
+        let (parent, name) = place;
+        if let Lookup::Found(ino) = self.inner.namespace.lookup(parent, name).await? {
+            if flags & libc::O_EXCL != 0 {
+                return Err(Error::Exists);
+            }
+            self.remember(ino);
+            return match self.do_open(ino, flags, caller).await {
+                Ok(opened) => Ok((self.entry(ino)?, opened)),
+                Err(error) => {
+                    self.forget(ino, 1);
+                    Err(error)
+                }
+            };
+        }
+        self.make_room(0).await?;
+        let (ino, base, commit) = self.make_file(place, mode, caller, Content::Open, durability(flags))?;
+        commit.durable().await?;
+        let mut state = self.inner.locks.lock(ino).await;
+        let prior = Prior { content: Content::Open, generation: 1, mark: None, hold: None };
+        state.session = Some(Session { base, fresh: true, prior, hold: None });
+        let opened = self.inner.backing_file(ino).and_then(|(_, file)| {
+            self.inner.live.insert(ino, file);
+            self.attach(ino, flags, true, &mut state)
+        });
+        self.inner.locks.release(ino, state);
+        Ok((self.entry(ino)?, opened?))
+    }
+
+    /// A new regular file with an empty backing file; its lookup count is one.
+    pub(super) fn make_file(
+        &self,
+        place: (Ino, &str),
+        mode: u32,
+        caller: Caller,
+        content: Content,
+        durability: Durability,
+    ) -> Result<(Ino, Mark, crate::namespace::Commit)> {
+        let tag = self.inner.namespace.read(|tree| {
+            let key = tree.check_name(place.0, place.1, FileKind::File)?;
+            Ok::<_, Error>(Vfs::tag(tree, place.0, key.0, 1, FileKind::File))
+        })?;
+        let (backing, file) = self.inner.cache.create_dirty(&tag)?;
+        drop(file);
+        let base = mark(&self.inner.cache.open_read(backing)?)?;
+        let (made, commit) = self.inner.namespace.update(durability, |tree, ops| {
+            let gid = inherited_gid(tree.get(place.0), caller);
+            let attrs = Attrs { mode: mode & 0o7777, uid: caller.uid, gid, mtime: base.mtime };
+            tree.make(place, FileKind::File, attrs, base.ctime, ops, |inode| {
+                inode.row.content = content;
+                inode.row.backing = Some(backing);
+                inode.row.mark = (content == Content::Closed).then_some(base);
+                inode.lookups = 1;
+            })
+        });
+        match made {
+            Ok(ino) => Ok((ino, base, commit)),
+            Err(error) => {
+                self.inner.cache.discard(backing);
+                Err(error.into())
+            }
+        }
+    }
+
+    pub(super) async fn do_flush(&self, ino: Ino, fh: u64, pid: u32) -> Result<()> {
+        let handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
+        if !handle.write {
+            return Ok(());
+        }
+        let mut state = self.inner.locks.lock(ino).await;
+        let flushed = self.flush_locked(ino, fh, pid, &mut state).await;
+        self.inner.locks.release(ino, state);
+        flushed
+    }
+
+    async fn flush_locked(&self, ino: Ino, fh: u64, pid: u32, state: &mut Locked) -> Result<()> {
+        let Some(session) = state.session.as_mut() else { return Ok(()) };
+        if self.inner.options.killed_writer == KilledWriter::Hold && is_fatal(disk::killed_by_signal(pid)) {
+            session.hold = Some(Hold::KilledWriter);
+        }
+        if self.disk_is_full() {
+            session.hold = session.hold.or(Some(Hold::DiskFull));
+        }
+        // Another handle that was never closed is still being written through: no mark (C2). One
+        // that was closed is on its way out: its RELEASE comes after the answer to its close.
+        let all_flushed = self.inner.handles.mark_flushed(ino, fh);
+        let (backing, file) = self.inner.backing_file(ino)?;
+        let now = mark(&file)?;
+        let changed = !same_mark(&now, &session.base);
+        if !changed || !all_flushed || session.hold.is_some() {
+            return Ok(());
+        }
+        let disk = self.inner.options.close == ClosePolicy::Disk;
+        let now = if disk { self.sync_backing(file, now).await? } else { now };
+        let durability = if disk { Durability::Disk } else { Durability::Buffered };
+        let ((), commit) = self.inner.namespace.update(durability, |tree, ops| {
+            let Some(inode) = tree.get_mut(ino) else { return };
+            if !matches!(inode.row.content, Content::Open | Content::Flushed) || inode.row.mark == Some(now) {
+                return;
+            }
+            inode.row.content = Content::Flushed;
+            inode.row.mark = Some(now);
+            take_times(inode, &now);
+            if inode.row.linked {
+                tree.persist(ino, ops);
+            }
+        });
+        self.inner.cache.tell(backing, now.size, false);
+        Ok(commit.durable().await?)
+    }
+
+    pub(super) async fn do_release(&self, ino: Ino, fh: u64) {
+        let Some(handle) = self.inner.handles.remove(fh) else { return };
+        let mut state = self.inner.locks.lock(ino).await;
+        state.count = state.count.saturating_sub(1);
+        state.writers = state.writers.saturating_sub(u32::from(handle.write));
+        // A server-mode descriptor that may write would refuse the lease.
+        drop(handle.source);
+        if state.count == 0 {
+            if let Some(Mode::Passthrough(id)) = state.mode.take()
+                && let Some(registrar) = self.registrar()
+            {
+                registrar.unregister(id);
+            }
+            if let Some((fill, backing)) = state.fill.take() {
+                self.end_fill(ino, fill, backing).await;
+            }
+        }
+        self.inner.namespace.touch(|tree| {
+            if let Some(inode) = tree.get_mut(ino) {
+                inode.handles = inode.handles.saturating_sub(1);
+                inode.writers = inode.writers.saturating_sub(u32::from(handle.write));
+            }
+        });
+        if state.writers == 0 && state.session.is_some() {
+            self.try_end_session(ino, &mut state).await;
+        }
+        let unused = state.count == 0;
+        self.inner.locks.release(ino, state);
+        if unused {
+            self.reap(ino);
+            self.inner.uploader.unblocked();
+        }
+    }
+
+    async fn end_fill(&self, ino: Ino, fill: crate::download::Fill, backing: BackingNo) {
+        if fill.is_complete() {
+            match fill.complete().await {
+                Ok(crc) => {
+                    if let Err(error) = self.adopt(ino, backing, Some(crc)).await {
+                        tracing::error!(%ino, %error, "fetched content could not be kept");
+                    }
+                    return;
+                }
+                Err(error) => tracing::error!(%ino, %error, "fetched content is not what the store announced"),
+            }
+        } else {
+            fill.cancel().await;
+        }
+        self.inner.cache.discard(backing);
+    }
+
+    /// C4: ends a session that nobody can write through any more; asks again later otherwise.
+    pub(super) async fn try_end_session(&self, ino: Ino, state: &mut Locked) {
+        match self.end_session(ino, state).await {
+            Ok(true) => {}
+            Ok(false) => self.poll_lease(ino, state),
+            Err(error) => {
+                tracing::error!(%ino, %error, "a closed file could not be marked; asked again");
+                self.poll_lease(ino, state);
+            }
+        }
+    }
+
+    fn poll_lease(&self, ino: Ino, state: &mut Locked) {
+        if std::mem::replace(&mut state.polled, true) {
+            return;
+        }
+        let vfs = self.clone();
+        self.inner.guardian.spawn("lease", async move {
+            let mut pauses = LEASE_PAUSES.iter();
+            let mut pause = Duration::from_millis(1);
+            loop {
+                pause = pauses.next().copied().unwrap_or(pause);
+                tokio::time::sleep(pause).await;
+                let mut state = vfs.inner.locks.lock(ino).await;
+                let over = match vfs.end_session(ino, &mut state).await {
+                    // Somebody opened it again: that session's end asks anew.
+                    _ if state.writers > 0 => true,
+                    Ok(ended) => ended,
+                    Err(error) => {
+                        tracing::error!(%ino, %error, "a closed file could not be marked; asked again");
+                        false
+                    }
+                };
+                if over {
+                    state.polled = false;
+                }
+                vfs.inner.locks.release(ino, state);
+                if over {
+                    vfs.reap(ino);
+                    return Ok::<(), Error>(());
+                }
+            }
+        });
+    }
+
+    /// Takes the final mark if the lease is granted. `false`: somebody can still write.
+    pub(super) async fn end_session(&self, ino: Ino, state: &mut Locked) -> Result<bool> {
+        if state.writers > 0 {
+            return Ok(false);
+        }
+        let Some(session) = state.session.clone() else { return Ok(true) };
+        let (backing, file) = match self.inner.backing_file(ino) {
+            Ok(found) => found,
+            Err(Error::NotFound) => {
+                // Unlinked and forgotten: nothing is left to be marked.
+                self.inner.live.remove(ino);
+                state.session = None;
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        };
+        if !self.inner.cache.is_quiescent(&file)? {
+            return Ok(false);
+        }
+        let now = mark(&file)?;
+        let verdict = judge(&session, !same_mark(&now, &session.base));
+        let full = verdict == Verdict::Closed && self.disk_is_full();
+        let verdict = if full { Verdict::Held(Hold::DiskFull) } else { verdict };
+        let (linked, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            let Some(inode) = tree.get_mut(ino) else { return false };
+            match verdict {
+                Verdict::Unchanged => {
+                    inode.row.content = session.prior.content;
+                    inode.row.generation = session.prior.generation;
+                    inode.row.mark = session.prior.mark;
+                    inode.row.hold = session.prior.hold;
+                }
+                Verdict::Closed => {
+                    inode.row.content = Content::Closed;
+                    inode.row.mark = Some(now);
+                    inode.row.hold = None;
+                    take_times(inode, &now);
+                }
+                Verdict::Held(hold) => {
+                    inode.row.content = Content::Torn;
+                    inode.row.mark = Some(now);
+                    inode.row.hold = Some(hold);
+                    take_times(inode, &now);
+                }
+            }
+            let linked = inode.row.linked;
+            if linked {
+                tree.persist(ino, ops);
+            }
+            linked
+        });
+        commit.in_background();
+        self.inner.live.remove(ino);
+        state.session = None;
+        let clean = verdict == Verdict::Unchanged && session.prior.content == Content::Clean;
+        if clean {
+            self.inner.cache.to_clean(backing, now.size)?;
+        } else {
+            self.inner.cache.tell(backing, now.size, false);
+        }
+        if let Verdict::Held(hold) = verdict {
+            let path = self.inner.namespace.read(|tree| tree.shown_path(ino));
+            tracing::warn!(path, ?hold, "held: not uploaded until a program writes it anew");
+        }
+        if linked && !clean {
+            self.inner.uploader.changed(ino);
+            self.sync_soon(ino);
+        }
+        Ok(true)
+    }
+
+    /// fdatasync off the async threads; the mark then counts after a power cut too (C5).
+    pub(super) async fn sync_backing(&self, file: File, marked: Mark) -> Result<Mark> {
+        let synced = tokio::task::spawn_blocking(move || disk::sync_data(&file))
+            .await
+            .map_err(|error| Error::Io(std::io::Error::other(error.to_string())))?;
+        synced?;
+        Ok(Mark { synced: true, ..marked })
+    }
+
+    pub(super) fn disk_is_full(&self) -> bool {
+        self.inner
+            .cache
+            .disk_space()
+            .is_ok_and(|space| space.available.saturating_mul(u64::from(space.block_size)) < DISK_FULL)
+    }
+}
+
+/// O_SYNC and O_DSYNC: the new name is on disk before open returns (J1).
+fn durability(flags: i32) -> Durability {
+    if flags & libc::O_DSYNC == 0 { Durability::Buffered } else { Durability::Disk }
+}
+
+/// A setgid directory gives its group to what is made in it (inode(7)).
+pub(super) fn inherited_gid(parent: Option<&Inode>, caller: Caller) -> u32 {
+    parent.filter(|parent| parent.row.attrs.mode & 0o2000 != 0).map_or(caller.gid, |parent| parent.row.attrs.gid)
+}
+
+/// C6: signals that end a program in the middle of what it was doing.
+fn is_fatal(signal: Option<i32>) -> bool {
+    matches!(signal, Some(libc::SIGKILL | libc::SIGSEGV | libc::SIGBUS | libc::SIGABRT | libc::SIGXFSZ))
+}
+
+/// The inode's size and times from its backing file.
+pub(super) fn take_times(inode: &mut Inode, now: &Mark) {
+    inode.row.size = now.size;
+    if inode.row.attrs.mtime != now.mtime {
+        inode.row.attrs.mtime = now.mtime;
+        inode.row.attr_generation += 1;
+    }
+    inode.row.ctime = inode.row.ctime.max(now.ctime);
+}

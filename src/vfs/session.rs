@@ -1,0 +1,108 @@
+//! What is known of an inode while programs have it open. Pure.
+
+use crate::download::Fill;
+use crate::journal::{Content, Hold, Mark};
+use crate::types::BackingNo;
+
+/// How all handles of an inode are served while any is open (C1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// By the kernel, from the backing file registered under this id.
+    Passthrough(u32),
+    /// By us, through the kernel's page cache.
+    Cached,
+    /// By us, while the content arrives.
+    Direct,
+}
+
+/// What the inode was before programs began to write (to be restored if they wrote nothing).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prior {
+    pub(super) content: Content,
+    pub(super) generation: u64,
+    pub(super) mark: Option<Mark>,
+    pub(super) hold: Option<Hold>,
+}
+
+/// From the first opening for writing until nobody can write any more (C2, C4).
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// The backing file when the session began.
+    pub(super) base: Mark,
+    /// Created or truncated: it counts as changed even if nothing is written.
+    pub(super) fresh: bool,
+    pub(super) prior: Prior,
+    /// C6: why its content must be held.
+    pub(super) hold: Option<Hold>,
+}
+
+/// The open state of an inode, behind its lock.
+#[derive(Default)]
+pub(super) struct OpenState {
+    pub(super) mode: Option<Mode>,
+    /// Handles whose RELEASE has not come.
+    pub(super) count: u32,
+    /// Those of them that may write.
+    pub(super) writers: u32,
+    pub(super) session: Option<Session>,
+    /// Content that is still arriving, and its backing file.
+    pub(super) fill: Option<(Fill, BackingNo)>,
+    /// Somebody already asks for the lease of a session without writers.
+    pub(super) polled: bool,
+}
+
+impl OpenState {
+    pub(super) fn is_idle(&self) -> bool {
+        self.count == 0 && self.session.is_none() && self.fill.is_none()
+    }
+}
+
+/// How a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing was written: as before.
+    Unchanged,
+    /// The final mark.
+    Closed,
+    /// Changed, but not to be trusted (C6), or it was torn before and this session did not settle it.
+    Held(Hold),
+}
+
+/// Judges a session whose content can no longer change. `changed`: the mark moved.
+pub(super) fn judge(session: &Session, changed: bool) -> Verdict {
+    if !changed && !session.fresh {
+        return Verdict::Unchanged;
+    }
+    match (session.hold, session.prior.hold) {
+        (Some(hold), _) => Verdict::Held(hold),
+        // After a power cut bytes may be missing that no later session knows of: only a program
+        // that writes all of it anew settles it.
+        (None, Some(Hold::Power)) if !session.fresh => Verdict::Held(Hold::Power),
+        (None, _) => Verdict::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::TimeNs;
+
+    fn session(fresh: bool, hold: Option<Hold>, prior: Option<Hold>) -> Session {
+        let base = Mark { backing_ino: 1, size: 0, mtime: TimeNs(0), ctime: TimeNs(0), synced: false };
+        let prior = Prior { content: Content::Torn, generation: 1, mark: None, hold: prior };
+        Session { base, fresh, prior, hold }
+    }
+
+    #[test]
+    fn what_a_session_settles() {
+        assert_eq!(judge(&session(false, None, None), false), Verdict::Unchanged);
+        assert_eq!(judge(&session(true, None, None), false), Verdict::Closed, "created and left empty");
+        assert_eq!(judge(&session(false, None, Some(Hold::Crash)), true), Verdict::Closed);
+        assert_eq!(judge(&session(false, None, Some(Hold::Crash)), false), Verdict::Unchanged);
+        assert_eq!(judge(&session(false, None, Some(Hold::Power)), true), Verdict::Held(Hold::Power));
+        assert_eq!(judge(&session(true, None, Some(Hold::Power)), true), Verdict::Closed);
+        let killed = Some(Hold::KilledWriter);
+        assert_eq!(judge(&session(true, killed, None), true), Verdict::Held(Hold::KilledWriter));
+        assert_eq!(judge(&session(false, killed, None), false), Verdict::Unchanged, "it wrote nothing");
+    }
+}

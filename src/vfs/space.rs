@@ -1,0 +1,100 @@
+//! Room in the cache: evict what the bucket has, hold back what it has not (P7).
+
+use std::time::Duration;
+
+use crate::journal::{Content, Durability};
+use crate::types::{BackingNo, Ino};
+
+use super::Vfs;
+use super::error::{Error, Result};
+
+/// How long a writer is held back while uploads make room, before it is told ENOSPC.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Vfs {
+    /// Returns when `bytes` more fit below the limit.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] when uploads did not make room in time.
+    pub(super) async fn make_room(&self, bytes: u64) -> Result<()> {
+        let fits = |vfs: &Vfs| {
+            let usage = vfs.inner.cache.usage();
+            usage.used.saturating_add(bytes) <= usage.limit && (bytes > 0 || usage.used < usage.limit)
+        };
+        if fits(self) {
+            return Ok(());
+        }
+        self.evict(bytes).await?;
+        let deadline = self.inner.namespace.clock().monotonic() + PATIENCE;
+        while !fits(self) {
+            if bytes > self.inner.cache.usage().limit || self.inner.namespace.clock().monotonic() >= deadline {
+                let usage = self.inner.cache.usage();
+                tracing::warn!(used = usage.used, limit = usage.limit, wanted = bytes, "the cache is full");
+                return Err(Error::NoSpace);
+            }
+            self.inner.uploader.hurry();
+            tokio::time::sleep(LOOK).await;
+            self.evict(bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets clean content go, least recently used first, so that `wanted` more bytes fit.
+    pub(super) async fn evict(&self, wanted: u64) -> Result<usize> {
+        let victims = self.inner.cache.victims(wanted);
+        if victims.is_empty() {
+            return Ok(0);
+        }
+        let candidates: Vec<(Ino, BackingNo)> = self.inner.namespace.read(|tree| {
+            tree.inodes()
+                .filter_map(|inode| inode.row.backing.map(|backing| (inode.ino(), backing)))
+                .filter(|(_, backing)| victims.contains(backing))
+                .collect()
+        });
+        let mut free = Vec::new();
+        for (ino, backing) in candidates {
+            // C4: a mapping that outlived its handle may still be stored through.
+            let quiet = self.inner.cache.open_read(backing).and_then(|file| self.inner.cache.is_quiescent(&file));
+            if quiet.is_ok_and(|quiet| quiet) {
+                free.push((ino, backing));
+            }
+        }
+        // J2: "clean + owed" and the letting go are on disk before the content goes.
+        let (gone, commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
+            let mut gone = Vec::new();
+            for (ino, backing) in free {
+                let Some(inode) = tree.get_mut(ino) else { continue };
+                let evictable = inode.row.content == Content::Clean
+                    && inode.row.backing == Some(backing)
+                    && inode.handles == 0
+                    && !inode.attempting
+                    && inode.row.recheck_at.is_none()
+                    && inode.row.remote.is_some();
+                if evictable {
+                    inode.row.content = Content::Absent;
+                    inode.row.backing = None;
+                    inode.row.mark = None;
+                    tree.persist(ino, ops);
+                    gone.push(backing);
+                }
+            }
+            gone
+        });
+        commit.durable().await?;
+        for backing in &gone {
+            self.inner.cache.discard(*backing);
+        }
+        Ok(gone.len())
+    }
+
+    /// Lets all clean content go that nobody uses.
+    ///
+    /// # Errors
+    /// The journal failed.
+    pub async fn drop_clean(&self) -> Result<usize> {
+        let limit = self.inner.cache.usage().limit;
+        self.evict(limit).await
+    }
+}
