@@ -55,7 +55,8 @@ pub struct Options {
     pub read_ahead_min_bytes: u64,
     /// Read-ahead of a stream that has been sequential for long, bytes.
     pub read_ahead_max_bytes: u64,
-    /// Failures in a row, without a byte in between, that a range survives.
+    /// Broken bodies in a row, without a byte in between, that a range survives. A request that gets
+    /// no answer at all is not repeated here: the store's client has done that.
     pub retries: u32,
     /// Pause before the first repeat; doubled each time, half of it random.
     pub backoff: Duration,

@@ -48,6 +48,21 @@ pub(super) struct Arrived {
     pub(super) result: Result<()>,
 }
 
+/// Why a request did not bring the rest of its range.
+enum Failure {
+    /// Final: a refusal, the disk, a stop, or a store that cannot be reached. The store's client has
+    /// made all the repeats that such a call is worth.
+    Final(Error),
+    /// The body broke; it is to be continued.
+    Broken(Box<store::Error>),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Final(error)
+    }
+}
+
 /// A writer's state, that travels to the blocking thread and back.
 struct Sink {
     file: Arc<File>,
@@ -106,7 +121,7 @@ impl Source {
             requests += 1;
             match self.attempt(end..range.end, &mut end, &mut sink, &mut stop, &mut arrived).await {
                 Ok(()) => break Ok(()),
-                Err(Error::Store(error)) if error.is_transient() => {
+                Err(Failure::Broken(error)) => {
                     failures = if end > before { 1 } else { failures + 1 };
                     if failures > self.options.retries || requests >= MAX_REQUESTS {
                         break Err(Error::Store(error));
@@ -116,7 +131,7 @@ impl Source {
                         break Err(self.cancelled());
                     }
                 }
-                Err(error) => break Err(error),
+                Err(Failure::Final(error)) => break Err(error),
             }
         };
         let crc = sink.map(|sink| sink.hasher.finish());
@@ -131,11 +146,11 @@ impl Source {
         sink: &mut Option<Sink>,
         stop: &mut watch::Receiver<bool>,
         arrived: &mut (impl FnMut(Range<u64>) + Send),
-    ) -> Result<()> {
+    ) -> std::result::Result<(), Failure> {
         let mut permit = None;
         let acquired = async { permit = self.requests.acquire().await.ok() };
         if !until_stop(stop, acquired).await {
-            return Err(self.cancelled());
+            return Err(self.cancelled().into());
         }
         // A range of an empty object is not satisfiable; it is asked for as a whole.
         let wanted = if range.is_empty() { None } else { Some(range.clone()) };
@@ -147,12 +162,12 @@ impl Source {
         let mut answer = None;
         let asked = async { answer = Some(self.store.get(self.key(), options).await) };
         if !until_stop(stop, asked).await {
-            return Err(self.cancelled());
+            return Err(self.cancelled().into());
         }
-        let Some(answer) = answer else { return Err(self.cancelled()) };
+        let Some(answer) = answer else { return Err(self.cancelled().into()) };
         let answer = answer.map_err(|error| self.classify(error))?;
         if answer.meta.etag != self.remote.etag || answer.meta.size != self.remote.size {
-            return Err(Error::Changed(self.key().clone()));
+            return Err(Error::Changed(self.key().clone()).into());
         }
         if answer.range != range {
             return Err(self.broken(ErrorKind::BadReply, "another range than asked for"));
@@ -164,14 +179,14 @@ impl Source {
             let mut next = None;
             let waited = async { next = Some(tokio::time::timeout(self.options.stall, body.next()).await) };
             if !until_stop(stop, waited).await {
-                return Err(self.cancelled());
+                return Err(self.cancelled().into());
             }
             let chunks = match next {
                 Some(Ok(Some(chunks))) => chunks,
                 Some(Ok(None)) if *at == range.end => return Ok(()),
                 Some(Ok(None)) => return Err(self.broken(ErrorKind::Network, "the body ended early")),
                 Some(Err(_)) => return Err(self.broken(ErrorKind::Timeout, "the body stalled")),
-                None => return Err(self.cancelled()),
+                None => return Err(self.cancelled().into()),
             };
             let mut good = Vec::with_capacity(chunks.len());
             let mut failed = None;
@@ -179,7 +194,7 @@ impl Source {
                 match chunk {
                     Ok(bytes) => good.push(bytes),
                     Err(error) => {
-                        failed = Some(self.classify(error));
+                        failed = Some(self.body_failure(error));
                         break;
                     }
                 }
@@ -234,8 +249,13 @@ impl Source {
         }
     }
 
-    fn broken(&self, kind: ErrorKind, message: &str) -> Error {
-        Error::Store(Box::new(store::Error {
+    /// What an error in the middle of a body means.
+    fn body_failure(&self, error: store::Error) -> Failure {
+        if error.is_transient() { Failure::Broken(Box::new(error)) } else { self.classify(error).into() }
+    }
+
+    fn broken(&self, kind: ErrorKind, message: &str) -> Failure {
+        Failure::Broken(Box::new(store::Error {
             kind,
             outcome: Outcome::NotApplied,
             what: format!("GET {}/{}", self.store.name(), self.key()),

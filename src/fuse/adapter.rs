@@ -14,14 +14,13 @@ use fuser::{
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::fuse::decode::{caller, file_attr, ino, set_time};
+use crate::fuse::answer;
+use crate::fuse::decode::{caller, ino, set_time};
 use crate::fuse::directory;
-use crate::fuse::errno::errno;
 use crate::fuse::init::{Negotiated, negotiate};
-use crate::fuse::opened::{GENERATION, reply_create, reply_open};
+use crate::fuse::opened::{reply_create, reply_open};
 use crate::fuse::requests::Requests;
-use crate::vfs;
-use crate::vfs::{Entry, SetAttr, Stat, Vfs};
+use crate::vfs::{SetAttr, Vfs};
 
 /// What fuser calls.
 pub(super) struct Adapter {
@@ -43,58 +42,6 @@ impl Adapter {
     }
 }
 
-/// The number for an error; one whose number hides its cause is logged here, once.
-fn refuse(operation: &'static str, number: INodeNo, error: &vfs::Error) -> Errno {
-    let errno = errno(error);
-    // Offline fails every call for a while, and the mapping's state is logged where it changes.
-    if errno.code() == libc::EIO && !matches!(error, vfs::Error::Offline) {
-        tracing::warn!(operation, ino = number.0, %error, "a request failed");
-    } else {
-        tracing::debug!(operation, ino = number.0, %error, errno = errno.code(), "a request was refused");
-    }
-    errno
-}
-
-fn answer_entry(operation: &'static str, number: INodeNo, result: vfs::Result<Entry>, reply: ReplyEntry) {
-    match result {
-        Ok(entry) => reply.entry_with_ttls(&entry.stat.ttl, &entry.ttl, &file_attr(&entry.stat), GENERATION),
-        Err(error) => reply.error(refuse(operation, number, &error)),
-    }
-}
-
-fn answer_attr(operation: &'static str, number: INodeNo, result: vfs::Result<Stat>, reply: ReplyAttr) {
-    match result {
-        Ok(stat) => reply.attr(&stat.ttl, &file_attr(&stat)),
-        Err(error) => reply.error(refuse(operation, number, &error)),
-    }
-}
-
-fn answer_empty(operation: &'static str, number: INodeNo, result: vfs::Result<()>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(refuse(operation, number, &error)),
-    }
-}
-
-fn answer_data(operation: &'static str, number: INodeNo, result: vfs::Result<Bytes>, reply: ReplyData) {
-    match result {
-        Ok(bytes) => reply.data(&bytes),
-        Err(error) => reply.error(refuse(operation, number, &error)),
-    }
-}
-
-/// `room` 0 asks for the size alone (getxattr(2)).
-fn answer_xattr(operation: &'static str, number: INodeNo, room: u32, result: vfs::Result<Bytes>, reply: ReplyXattr) {
-    match result {
-        Ok(bytes) => match u32::try_from(bytes.len()) {
-            Ok(size) if room == 0 => reply.size(size),
-            Ok(size) if size <= room => reply.data(&bytes),
-            _ => reply.error(Errno::ERANGE),
-        },
-        Err(error) => reply.error(refuse(operation, number, &error)),
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // INIT comes once; if it came again the first answer would stand.
@@ -106,7 +53,7 @@ impl Filesystem for Adapter {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
         self.requests.serve("lookup", async move {
-            answer_entry("lookup", parent, vfs.lookup(ino(parent), &name, caller).await, reply);
+            answer::entry("lookup", parent, vfs.lookup(ino(parent), &name, caller).await, reply);
         });
     }
 
@@ -117,7 +64,7 @@ impl Filesystem for Adapter {
     fn getattr(&self, _request: &Request, number: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         let vfs = self.vfs.clone();
         self.requests.serve("getattr", async move {
-            answer_attr("getattr", number, vfs.getattr(ino(number), fh.map(|fh| fh.0)).await, reply);
+            answer::attr("getattr", number, vfs.getattr(ino(number), fh.map(|fh| fh.0)).await, reply);
         });
     }
 
@@ -144,14 +91,14 @@ impl Filesystem for Adapter {
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
         self.requests.serve("setattr", async move {
             let result = vfs.setattr(ino(number), fh.map(|fh| fh.0), change, caller).await;
-            answer_attr("setattr", number, result, reply);
+            answer::attr("setattr", number, result, reply);
         });
     }
 
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
         let vfs = self.vfs.clone();
         self.requests.serve("readlink", async move {
-            answer_data("readlink", number, vfs.readlink(ino(number)).await, reply);
+            answer::data("readlink", number, vfs.readlink(ino(number)).await, reply);
         });
     }
 
@@ -167,28 +114,28 @@ impl Filesystem for Adapter {
     ) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
         self.requests.serve("mknod", async move {
-            answer_entry("mknod", parent, vfs.mknod(ino(parent), &name, mode, umask, caller).await, reply);
+            answer::entry("mknod", parent, vfs.mknod(ino(parent), &name, mode, umask, caller).await, reply);
         });
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
         self.requests.serve("mkdir", async move {
-            answer_entry("mkdir", parent, vfs.mkdir(ino(parent), &name, mode, umask, caller).await, reply);
+            answer::entry("mkdir", parent, vfs.mkdir(ino(parent), &name, mode, umask, caller).await, reply);
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
         self.requests.serve("unlink", async move {
-            answer_empty("unlink", parent, vfs.unlink(ino(parent), &name, caller).await, reply);
+            answer::empty("unlink", parent, vfs.unlink(ino(parent), &name, caller).await, reply);
         });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
         self.requests.serve("rmdir", async move {
-            answer_empty("rmdir", parent, vfs.rmdir(ino(parent), &name, caller).await, reply);
+            answer::empty("rmdir", parent, vfs.rmdir(ino(parent), &name, caller).await, reply);
         });
     }
 
@@ -196,7 +143,7 @@ impl Filesystem for Adapter {
         let (vfs, name, target, caller) = (self.vfs.clone(), name.to_owned(), target.to_owned(), caller(request));
         self.requests.serve("symlink", async move {
             let result = vfs.symlink(ino(parent), &name, target.as_os_str(), caller).await;
-            answer_entry("symlink", parent, result, reply);
+            answer::entry("symlink", parent, result, reply);
         });
     }
 
@@ -213,7 +160,7 @@ impl Filesystem for Adapter {
         let (vfs, name, new_name, caller) = (self.vfs.clone(), name.to_owned(), new_name.to_owned(), caller(request));
         self.requests.serve("rename", async move {
             let result = vfs.rename(ino(parent), &name, ino(new_parent), &new_name, flags.bits(), caller).await;
-            answer_empty("rename", parent, result, reply);
+            answer::empty("rename", parent, result, reply);
         });
     }
 
@@ -227,7 +174,7 @@ impl Filesystem for Adapter {
         self.requests.serve("open", async move {
             match vfs.open(ino(number), flags.0, caller).await {
                 Ok(opened) => reply_open(reply, &opened),
-                Err(error) => reply.error(refuse("open", number, &error)),
+                Err(error) => reply.error(answer::refuse("open", number, &error)),
             }
         });
     }
@@ -246,7 +193,7 @@ impl Filesystem for Adapter {
         self.requests.serve("create", async move {
             match vfs.create(ino(parent), &name, mode, umask, flags, caller).await {
                 Ok((entry, opened)) => reply_create(reply, &entry, &opened),
-                Err(error) => reply.error(refuse("create", parent, &error)),
+                Err(error) => reply.error(answer::refuse("create", parent, &error)),
             }
         });
     }
@@ -264,7 +211,7 @@ impl Filesystem for Adapter {
     ) {
         let vfs = self.vfs.clone();
         self.requests.serve("read", async move {
-            answer_data("read", number, vfs.read(ino(number), fh.0, offset, size).await, reply);
+            answer::data("read", number, vfs.read(ino(number), fh.0, offset, size).await, reply);
         });
     }
 
@@ -285,7 +232,7 @@ impl Filesystem for Adapter {
         self.requests.serve("write", async move {
             match vfs.write(ino(number), fh.0, offset, data, kill_suid).await {
                 Ok(written) => reply.written(written),
-                Err(error) => reply.error(refuse("write", number, &error)),
+                Err(error) => reply.error(answer::refuse("write", number, &error)),
             }
         });
     }
@@ -293,7 +240,7 @@ impl Filesystem for Adapter {
     fn flush(&self, request: &Request, number: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
         let (vfs, pid) = (self.vfs.clone(), request.pid());
         self.requests.serve("flush", async move {
-            answer_empty("flush", number, vfs.flush(ino(number), fh.0, pid).await, reply);
+            answer::empty("flush", number, vfs.flush(ino(number), fh.0, pid).await, reply);
         });
     }
 
@@ -317,7 +264,7 @@ impl Filesystem for Adapter {
     fn fsync(&self, _request: &Request, number: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let vfs = self.vfs.clone();
         self.requests.serve("fsync", async move {
-            answer_empty("fsync", number, vfs.fsync(ino(number), fh.0, datasync).await, reply);
+            answer::empty("fsync", number, vfs.fsync(ino(number), fh.0, datasync).await, reply);
         });
     }
 
@@ -326,7 +273,7 @@ impl Filesystem for Adapter {
         self.requests.serve("opendir", async move {
             match vfs.opendir(ino(number), caller).await {
                 Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
-                Err(error) => reply.error(refuse("opendir", number, &error)),
+                Err(error) => reply.error(answer::refuse("opendir", number, &error)),
             }
         });
     }
@@ -336,7 +283,7 @@ impl Filesystem for Adapter {
         self.requests.serve("readdir", async move {
             match directory::fill(&vfs, ino(number), fh.0, offset, &mut reply).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse("readdir", number, &error)),
+                Err(error) => reply.error(answer::refuse("readdir", number, &error)),
             }
         });
     }
@@ -353,7 +300,7 @@ impl Filesystem for Adapter {
         self.requests.serve("readdirplus", async move {
             match directory::fill_plus(&vfs, ino(number), fh.0, offset, &mut reply).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse("readdirplus", number, &error)),
+                Err(error) => reply.error(answer::refuse("readdirplus", number, &error)),
             }
         });
     }
@@ -366,7 +313,7 @@ impl Filesystem for Adapter {
     fn fsyncdir(&self, _request: &Request, number: INodeNo, _fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let vfs = self.vfs.clone();
         self.requests.serve("fsyncdir", async move {
-            answer_empty("fsyncdir", number, vfs.fsyncdir(ino(number), datasync).await, reply);
+            answer::empty("fsyncdir", number, vfs.fsyncdir(ino(number), datasync).await, reply);
         });
     }
 
@@ -384,7 +331,7 @@ impl Filesystem for Adapter {
                     s.name_max,
                     s.block_size,
                 ),
-                Err(error) => reply.error(refuse("statfs", number, &error)),
+                Err(error) => reply.error(answer::refuse("statfs", number, &error)),
             }
         });
     }
@@ -402,28 +349,28 @@ impl Filesystem for Adapter {
     ) {
         let (vfs, name, value) = (self.vfs.clone(), name.to_owned(), value.to_vec());
         self.requests.serve("setxattr", async move {
-            answer_empty("setxattr", number, vfs.setxattr(ino(number), &name, &value, flags).await, reply);
+            answer::empty("setxattr", number, vfs.setxattr(ino(number), &name, &value, flags).await, reply);
         });
     }
 
     fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let (vfs, name) = (self.vfs.clone(), name.to_owned());
         self.requests.serve("getxattr", async move {
-            answer_xattr("getxattr", number, size, vfs.getxattr(ino(number), &name).await, reply);
+            answer::xattr("getxattr", number, size, vfs.getxattr(ino(number), &name).await, reply);
         });
     }
 
     fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         let vfs = self.vfs.clone();
         self.requests.serve("listxattr", async move {
-            answer_xattr("listxattr", number, size, vfs.listxattr(ino(number)).await, reply);
+            answer::xattr("listxattr", number, size, vfs.listxattr(ino(number)).await, reply);
         });
     }
 
     fn removexattr(&self, _request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (vfs, name) = (self.vfs.clone(), name.to_owned());
         self.requests.serve("removexattr", async move {
-            answer_empty("removexattr", number, vfs.removexattr(ino(number), &name).await, reply);
+            answer::empty("removexattr", number, vfs.removexattr(ino(number), &name).await, reply);
         });
     }
 
@@ -440,7 +387,7 @@ impl Filesystem for Adapter {
         let vfs = self.vfs.clone();
         self.requests.serve("fallocate", async move {
             let result = vfs.fallocate(ino(number), fh.0, offset, length, mode).await;
-            answer_empty("fallocate", number, result, reply);
+            answer::empty("fallocate", number, result, reply);
         });
     }
 
@@ -449,7 +396,7 @@ impl Filesystem for Adapter {
         self.requests.serve("lseek", async move {
             match vfs.lseek(ino(number), fh.0, offset, whence).await {
                 Ok(offset) => reply.offset(offset),
-                Err(error) => reply.error(refuse("lseek", number, &error)),
+                Err(error) => reply.error(answer::refuse("lseek", number, &error)),
             }
         });
     }

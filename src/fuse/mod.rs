@@ -19,6 +19,7 @@
 //!    no program waits for an answer that nobody will give.
 
 mod adapter;
+mod answer;
 mod decode;
 mod directory;
 mod errno;
