@@ -14,7 +14,7 @@ use crate::download::digests::Digests;
 use crate::download::error::{Error, Result, Shared};
 use crate::download::extents::Extents;
 use crate::download::readahead::ReadAhead;
-use crate::download::transfer::{Arrived, Source};
+use crate::download::transfer::{Arrived, Source, Urgency};
 use crate::types::Crc64;
 
 /// An object being filled into its file; cheap to clone. When the last clone is dropped, what is
@@ -176,7 +176,7 @@ impl Inner {
                 for gap in self.gaps(&state, wanted) {
                     // Read-ahead has its own rule; what the reader waits for has none.
                     if gap.start < range.end {
-                        self.start(&mut state, gap);
+                        self.start(&mut state, gap, Urgency::Demand);
                     }
                 }
                 self.read_ahead(&mut state, range.end, window);
@@ -198,7 +198,7 @@ impl Inner {
                 return;
             }
             if worth {
-                self.start(state, gap);
+                self.start(state, gap, Urgency::Bulk);
             }
         }
     }
@@ -225,7 +225,7 @@ impl Inner {
                     if state.flights.len() >= self.source.options.parallel.max(1) {
                         break;
                     }
-                    self.start(&mut state, gap);
+                    self.start(&mut state, gap, Urgency::Bulk);
                 }
                 awaited = overlapping(&state, &(0..size));
             }
@@ -286,7 +286,7 @@ impl Inner {
     }
 
     /// Begins to fetch a range that nobody fetches.
-    fn start(self: &Arc<Self>, state: &mut State, range: Range<u64>) {
+    fn start(self: &Arc<Self>, state: &mut State, range: Range<u64>, urgency: Urgency) {
         let flight = Arc::new(Flight { range: range.clone(), error: OnceLock::new() });
         state.flights.push(flight.clone());
         let landing = Landing { inner: self.clone(), flight, arrived: None };
@@ -296,7 +296,7 @@ impl Inner {
             let inner = landing.inner.clone();
             let arrived = inner
                 .source
-                .transfer(range, &inner.file, inner.stop.clone(), |piece| {
+                .transfer(range, urgency, &inner.file, inner.stop.clone(), |piece| {
                     inner.lock().present.insert(piece);
                     inner.progress.notify_waiters();
                 })

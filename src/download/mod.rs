@@ -30,8 +30,6 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use crate::journal::Remote;
 use crate::store::{ObjectMeta, ObjectStore};
 use crate::types::Crc64;
@@ -47,7 +45,7 @@ pub struct Options {
     pub part_bytes: u64,
     /// Requests at a time for one file, not counting those that a reader waits for.
     pub parallel: usize,
-    /// Requests at a time in all.
+    /// Requests at a time in all; a quarter of them is kept for what readers wait for.
     pub total: usize,
     /// Smallest range that a read fetches, bytes: a round trip costs more than this many.
     pub block_bytes: u64,
@@ -101,14 +99,14 @@ pub struct Fetched {
 #[derive(Clone, Debug)]
 pub struct Downloader {
     options: Arc<Options>,
-    requests: Arc<Semaphore>,
+    bounds: Arc<transfer::Bounds>,
 }
 
 impl Downloader {
     /// A downloader with its own bound of requests.
     pub fn new(options: Options) -> Self {
-        let requests = Arc::new(Semaphore::new(options.total.max(1)));
-        Downloader { options: Arc::new(options), requests }
+        let bounds = transfer::Bounds::new(options.total);
+        Downloader { options: Arc::new(options), bounds: Arc::new(bounds) }
     }
 
     /// Fetches a whole object into an empty file. The file's content means nothing until this
@@ -127,6 +125,6 @@ impl Downloader {
     }
 
     fn source(&self, store: &Arc<dyn ObjectStore>, remote: &Remote) -> transfer::Source {
-        transfer::Source::new(store.clone(), remote.clone(), self.options.clone(), self.requests.clone())
+        transfer::Source::new(store.clone(), remote.clone(), self.options.clone(), self.bounds.clone())
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::checksum::Crc64Hasher;
 use crate::download::Options;
@@ -27,13 +27,46 @@ const CHUNKS: usize = 16;
 /// Requests that one range may take however much progress each makes: 8 MiB in pieces of 64 KiB.
 const MAX_REQUESTS: u32 = 128;
 
+/// What waits for a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// A reader, now.
+    Demand,
+    /// Nobody yet, or one who waits for much more than this.
+    Bulk,
+}
+
+/// Bounds of requests in flight, over all files.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    all: Semaphore,
+    /// Taken before `all` by what is not urgent, so that some of `all` are always left to readers.
+    bulk: Semaphore,
+}
+
+impl Bounds {
+    pub(super) fn new(total: usize) -> Self {
+        let total = total.max(1);
+        Bounds { all: Semaphore::new(total), bulk: Semaphore::new((total - total / 4).max(1)) }
+    }
+
+    /// Waits for room. `None` never comes: the semaphores are not closed.
+    async fn acquire(&self, urgency: Urgency) -> Option<(SemaphorePermit<'_>, Option<SemaphorePermit<'_>>)> {
+        let bulk = match urgency {
+            Urgency::Demand => None,
+            Urgency::Bulk => Some(self.bulk.acquire().await.ok()?),
+        };
+        Some((self.all.acquire().await.ok()?, bulk))
+    }
+}
+
 /// One version of one object, and what is needed to read it.
 #[derive(Debug)]
 pub(super) struct Source {
     store: Arc<dyn ObjectStore>,
     pub(super) remote: Remote,
     pub(super) options: Arc<Options>,
-    requests: Arc<Semaphore>,
+    bounds: Arc<Bounds>,
     /// What the store last said of the object. Nothing else is locked under it.
     meta: Mutex<Option<ObjectMeta>>,
 }
@@ -70,13 +103,8 @@ struct Sink {
 }
 
 impl Source {
-    pub(super) fn new(
-        store: Arc<dyn ObjectStore>,
-        remote: Remote,
-        options: Arc<Options>,
-        requests: Arc<Semaphore>,
-    ) -> Self {
-        Source { store, remote, options, requests, meta: Mutex::new(None) }
+    pub(super) fn new(store: Arc<dyn ObjectStore>, remote: Remote, options: Arc<Options>, bounds: Arc<Bounds>) -> Self {
+        Source { store, remote, options, bounds, meta: Mutex::new(None) }
     }
 
     pub(super) fn key(&self) -> &Key {
@@ -108,6 +136,7 @@ impl Source {
     pub(super) async fn transfer(
         &self,
         range: Range<u64>,
+        urgency: Urgency,
         file: &Arc<File>,
         mut stop: watch::Receiver<bool>,
         mut arrived: impl FnMut(Range<u64>) + Send,
@@ -119,7 +148,14 @@ impl Source {
         let result = loop {
             let before = end;
             requests += 1;
-            match self.attempt(end..range.end, &mut end, &mut sink, &mut stop, &mut arrived).await {
+            let permit = match self.permit(urgency, &mut stop).await {
+                Ok(permit) => permit,
+                Err(error) => break Err(error),
+            };
+            let attempt = self.attempt(end..range.end, &mut end, &mut sink, &mut stop, &mut arrived).await;
+            // Nobody is kept waiting during a pause.
+            drop(permit);
+            match attempt {
                 Ok(()) => break Ok(()),
                 Err(Failure::Broken(error)) => {
                     failures = if end > before { 1 } else { failures + 1 };
@@ -138,6 +174,16 @@ impl Source {
         Arrived { end, crc, result }
     }
 
+    /// Room for one request.
+    async fn permit(&self, urgency: Urgency, stop: &mut watch::Receiver<bool>) -> Result<impl Sized + '_> {
+        let mut permit = None;
+        let acquired = async { permit = self.bounds.acquire(urgency).await };
+        if !until_stop(stop, acquired).await {
+            return Err(self.cancelled());
+        }
+        permit.ok_or_else(|| self.cancelled())
+    }
+
     /// One request for the rest of a range.
     async fn attempt(
         &self,
@@ -147,11 +193,6 @@ impl Source {
         stop: &mut watch::Receiver<bool>,
         arrived: &mut (impl FnMut(Range<u64>) + Send),
     ) -> std::result::Result<(), Failure> {
-        let mut permit = None;
-        let acquired = async { permit = self.requests.acquire().await.ok() };
-        if !until_stop(stop, acquired).await {
-            return Err(self.cancelled().into());
-        }
         // A range of an empty object is not satisfiable; it is asked for as a whole.
         let wanted = if range.is_empty() { None } else { Some(range.clone()) };
         let options = GetOptions {
