@@ -386,6 +386,20 @@ async fn a_body_shorter_than_announced_ends_with_an_error() {
 }
 
 #[tokio::test]
+async fn a_chunked_body_must_fill_its_range_too() {
+    for (chunk, words) in [("3\r\n567", "3 of 4"), ("5\r\n56789", "longer")] {
+        let head = "HTTP/1.1 206 Partial Content\r\nETag: \"e\"\r\nContent-Range: bytes 5-8/20\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        let whole = format!("{head}{chunk}\r\n0\r\n\r\n").into_bytes();
+        let (_server, store) = scripted(vec![Step::Reply(whole)]).await;
+        let wanted = GetOptions { range: Some(5..9), ..GetOptions::default() };
+        let error = read(&store, wanted).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::BadReply);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn not_found_is_believed_of_the_store_only() {
     let portal = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nno".to_vec();
     let cut = reply(404, "Not Found", &[("Content-Length", "300")], b"<Error><Code>NoSu");

@@ -8,6 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+/// Makes an answer of a request.
+pub type Answer = Arc<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>;
+
 /// What to do about one request.
 #[derive(Clone)]
 pub enum Step {
@@ -20,7 +23,7 @@ pub enum Step {
     /// Say nothing and keep the connection open.
     Hang,
     /// Make the answer of the request.
-    Call(Arc<dyn Fn(&Seen) -> Vec<u8> + Send + Sync>),
+    Call(Answer),
 }
 
 /// A request that came.
