@@ -313,7 +313,7 @@ impl Emulator {
         match bucket.put(new, false) {
             Ok(object) => Ok(StoredObject { object }),
             Err(PutError::Failed(error)) => Err(error),
-            Err(PutError::Exists) => unreachable!("overwriting was not forbidden"),
+            Err(PutError::Exists) => unreachable!("invariant: overwriting was not forbidden"),
         }
     }
 

@@ -120,6 +120,8 @@ def test_storage_class_and_archive():
     cos.put_object(Bucket=BUCKET, Key="cold", Body=b"x", StorageClass="ARCHIVE")
     assert cos.head_object(Bucket=BUCKET, Key="cold")["x-cos-storage-class"] == "ARCHIVE"
     refused(lambda: cos.get_object(Bucket=BUCKET, Key="cold"), 403, "InvalidObjectState")
+    source = {"Bucket": BUCKET, "Region": "ap-guangzhou", "Key": "cold"}
+    refused(lambda: cos.copy_object(BUCKET, "thawed", source), 403, "InvalidObjectState")
     cos.delete_object(Bucket=BUCKET, Key="cold")
 
 

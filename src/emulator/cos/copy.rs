@@ -10,6 +10,7 @@ use super::headers::Condition;
 use super::multipart;
 use super::no_such_key;
 use super::no_such_upload;
+use super::object;
 use super::xml::Writer;
 use crate::emulator::encoding::hex;
 use crate::emulator::encoding::iso_date;
@@ -34,6 +35,7 @@ fn source(exchange: &Exchange) -> Result<(String, Arc<Object>), Stop> {
     if headers::condition(&exchange.call, "x-cos-copy-source-", &object) != Condition::Holds {
         return Err(headers::failed().into());
     }
+    object::check_restored(&object)?;
     Ok((source.bucket, object))
 }
 
@@ -101,7 +103,9 @@ pub(super) async fn copy_part(
     exchange.drain().await;
     let number = multipart::part_number(&exchange.call)?;
     exchange.applying().await;
-    bucket.upload(&key, &id).ok_or_else(no_such_upload)?;
+    if !bucket.has_upload(&key, &id) {
+        return Err(no_such_upload().into());
+    }
     let (_, object) = source(exchange)?;
     let range = match exchange.call.header("x-cos-copy-source-range") {
         None => 0..object.size,

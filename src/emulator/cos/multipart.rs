@@ -49,7 +49,9 @@ pub(super) async fn put_part(
 ) -> Result<Reply, Stop> {
     let number = part_number(&exchange.call)?;
     object::check_length(exchange)?;
-    bucket.upload(&key, &id).ok_or_else(no_such_upload)?;
+    if !bucket.has_upload(&key, &id) {
+        return Err(no_such_upload().into());
+    }
     let received = exchange.blob(&bucket).await?;
     exchange.applying().await;
     let now_ns = exchange.state.now_ns();

@@ -64,6 +64,15 @@ pub(super) async fn put(exchange: &mut Exchange, bucket: Arc<Bucket>, key: Strin
     Ok(reply.with("x-cos-hash-crc64ecma", object.crc64.to_string()))
 }
 
+/// The content of archived objects cannot be read.
+pub(super) fn check_restored(object: &Object) -> Result<(), Refusal> {
+    if matches!(object.kept.storage_class.as_deref(), Some("ARCHIVE" | "DEEP_ARCHIVE")) {
+        let message = "The operation is not valid for the object's storage class: restore it first.";
+        return Err(Refusal::new(403, "InvalidObjectState", message));
+    }
+    Ok(())
+}
+
 /// GET and HEAD.
 pub(super) fn get(exchange: &Exchange, bucket: &Bucket, key: &str) -> Result<Reply, Stop> {
     let call = &exchange.call;
@@ -77,11 +86,7 @@ pub(super) fn get(exchange: &Exchange, bucket: &Bucket, key: &str) -> Result<Rep
     if call.method == Method::HEAD {
         return Ok(Reply::empty(200).with_all(found).with("Content-Length", object.size.to_string()));
     }
-    let archived = |class: &String| class == "ARCHIVE" || class == "DEEP_ARCHIVE";
-    if object.kept.storage_class.as_ref().is_some_and(archived) {
-        let message = "The operation is not valid for the object's storage class: restore it first.";
-        return Err(Refusal::new(403, "InvalidObjectState", message).into());
-    }
+    check_restored(&object)?;
     for (name, value) in &call.query {
         if let Some(name) = name.strip_prefix("response-") {
             found.retain(|(header, _)| !header.eq_ignore_ascii_case(name));

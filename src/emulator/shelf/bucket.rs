@@ -1,6 +1,7 @@
 //! One bucket: its objects and its multipart uploads.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -121,6 +122,10 @@ impl Bucket {
 
     pub(in crate::emulator) fn uploads(&self) -> Vec<Upload> {
         self.lock().uploads.values().cloned().collect()
+    }
+
+    pub(in crate::emulator) fn has_upload(&self, key: &str, id: &str) -> bool {
+        self.lock().uploads.contains_key(&(key.as_bytes().to_vec(), id.to_owned()))
     }
 
     pub(in crate::emulator) fn upload(&self, key: &str, id: &str) -> Option<Upload> {
@@ -249,7 +254,8 @@ impl Bucket {
         let object = self.put_locked(&mut inner, new, forbid_overwrite).map_err(CompleteError::Put)?;
         self.dirs.remove_upload(&upload).map_err(|error| CompleteError::Put(error.into()))?;
         inner.uploads.remove(&name);
-        let used = |part: &Part| listed.iter().any(|(number, _)| *number == part.number);
+        let numbers: BTreeSet<u32> = listed.iter().map(|(number, _)| *number).collect();
+        let used = |part: &Part| numbers.contains(&part.number);
         upload.parts.values().filter(|part| !used(part)).for_each(|part| part.blob.doom());
         Ok(object)
     }
