@@ -142,6 +142,14 @@ pub(super) fn list(call: &Call, bucket: &Bucket) -> Result<Reply, Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emulator::cos::xml::parse;
+    use crate::emulator::reply::Content;
+    use crate::emulator::shelf::Kept;
+    use crate::emulator::shelf::NewObject;
+    use crate::emulator::shelf::Shelf;
+    use proptest::prelude::Strategy;
+    use proptest::proptest;
+    use std::collections::BTreeSet;
 
     #[test]
     fn common_prefixes() {
@@ -152,5 +160,68 @@ mod tests {
         assert_eq!(common_prefix("a/b", "x", Some('/')), None);
         assert_eq!(common_prefix("a/b", "", None), None);
         assert_eq!(common_prefix("\u{4e2d}\u{6587}x", "\u{4e2d}", Some('\u{6587}')), Some("\u{4e2d}\u{6587}"));
+    }
+
+    /// One page: keys, common prefixes, next marker.
+    fn page(bucket: &Bucket, query: &[(&str, &str)]) -> (Vec<String>, Vec<String>, Option<String>) {
+        let query: Vec<_> = query.iter().map(|(name, value)| format!("{name}={}", encode_key(value))).collect();
+        let target = format!("/b-1?{}", query.join("&"));
+        let call = Call::parse(hyper::Method::GET, &target.parse().unwrap(), hyper::HeaderMap::new()).unwrap();
+        let Content::Text(text) = list(&call, bucket).unwrap().content else { panic!("no text") };
+        let root = parse(&text).unwrap();
+        let all = |tag: &str, leaf: &str| {
+            let found = root.children.iter().filter(|child| child.name == tag);
+            found.map(|child| child.child(leaf).unwrap().to_owned()).collect()
+        };
+        assert_eq!(root.child("IsTruncated"), Some(if root.child("NextMarker").is_some() { "true" } else { "false" }));
+        (all("Contents", "Key"), all("CommonPrefixes", "Prefix"), root.child("NextMarker").map(str::to_owned))
+    }
+
+    fn some_key() -> impl Strategy<Value = String> {
+        proptest::string::string_regex("[ab/0\u{4e2d}]{1,5}").unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn pages_together_are_the_whole(
+            keys in proptest::collection::btree_set(some_key(), 0..15),
+            prefix in "[ab/]{0,2}",
+            delimited in proptest::bool::ANY,
+            size in 1usize..5,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let shelf = Shelf::open(dir.path().to_owned(), &["b-1".to_owned()], 0).unwrap();
+            let bucket = shelf.bucket("b-1").unwrap();
+            for key in &keys {
+                let blobs = Vec::new();
+                let (etag, kept) = (String::new(), Kept::default());
+                let new = NewObject { key: key.clone(), etag, crc64: 0, modified_ns: 0, parts: 0, kept, blobs };
+                bucket.put(new, false).unwrap();
+            }
+            let delimiter = if delimited { "/" } else { "" };
+            let (mut wanted_keys, mut wanted_prefixes) = (Vec::new(), BTreeSet::new());
+            for key in keys.iter().filter(|key| key.starts_with(&prefix)) {
+                match key[prefix.len()..].find('/').filter(|_| delimited) {
+                    Some(at) => drop(wanted_prefixes.insert(key[..prefix.len() + at + 1].to_owned())),
+                    None => wanted_keys.push(key.clone()),
+                }
+            }
+            let (mut found_keys, mut found_prefixes) = (Vec::new(), Vec::new());
+            let (size, mut marker) = (size.to_string(), String::new());
+            loop {
+                let query = [("prefix", &*prefix), ("delimiter", delimiter), ("marker", &marker), ("max-keys", &size)];
+                let (some, groups, next) = page(&bucket, &query);
+                assert!(some.len() + groups.len() <= size.parse().unwrap());
+                found_keys.extend(some);
+                found_prefixes.extend(groups);
+                let Some(next) = next else { break };
+                assert!(next > marker, "{next} does not follow {marker}");
+                marker = next;
+            }
+            assert_eq!(found_keys, wanted_keys);
+            assert_eq!(found_prefixes, wanted_prefixes.into_iter().collect::<Vec<_>>());
+        }
     }
 }
