@@ -454,15 +454,11 @@ impl Lane {
         failed.chain(owed).chain(records)
     }
 
-    /// What is left of the keys that begin with `prefix`.
-    pub(super) fn left(&self, prefix: &str) -> Left {
-        if prefix.is_empty() {
-            let (owed, in_flight, failed) = self.queue.counts();
-            let (records, writing) = self.records.counts();
-            return Left { announcements: owed + in_flight, failed, records: records + writing };
-        }
-        let mut left = Left { records: self.records.entries(prefix).count(), ..Left::default() };
-        for (_, entry, in_flight) in self.queue.entries(prefix) {
+    /// What is left of the keys that begin with `prefix` and are meant.
+    pub(super) fn left(&self, prefix: &str, meant: impl Fn(&str) -> bool) -> Left {
+        let records = self.records.entries(prefix).filter(|(name, _, _)| meant(name)).count();
+        let mut left = Left { records, ..Left::default() };
+        for (_, entry, in_flight) in self.queue.entries(prefix).filter(|(name, _, _)| meant(name)) {
             if in_flight || entry.state == AnnouncementState::Owed {
                 left.announcements += 1;
             } else {
@@ -470,5 +466,12 @@ impl Lane {
             }
         }
         left
+    }
+
+    /// What is left of all keys, without looking at each.
+    pub(super) fn left_in_all(&self) -> Left {
+        let (owed, in_flight, failed) = self.queue.counts();
+        let (records, writing) = self.records.counts();
+        Left { announcements: owed + in_flight, failed, records: records + writing }
     }
 }

@@ -240,16 +240,21 @@ impl Ledger {
 
     pub(super) fn is_idle_for(&self, sync: TargetId, key: &Key) -> bool {
         let state = self.state();
-        let Some(lane) = state.lanes.iter().find(|lane| lane.target.sync == sync) else {
-            return true;
-        };
-        !lane.queue.holds(key.as_str()) && !lane.records.holds(key.as_str())
+        let lane = state.lanes.iter().find(|lane| lane.target.sync == sync);
+        lane.is_none_or(|lane| !lane.queue.holds(key.as_str()) && !lane.records.holds(key.as_str()))
+    }
+
+    pub(super) fn left_of(&self, sync: TargetId, key: &Key) -> Left {
+        let state = self.state();
+        let lane = state.lanes.iter().find(|lane| lane.target.sync == sync);
+        lane.map(|lane| lane.left(key.as_str(), |name| name == key.as_str())).unwrap_or_default()
     }
 
     pub(super) fn left(&self, sync: Option<TargetId>, prefix: &str) -> Left {
         let state = self.state();
         let lanes = state.lanes.iter().filter(|lane| sync.is_none_or(|sync| lane.target.sync == sync));
-        lanes.fold(Left::default(), |left, lane| left.plus(lane.left(prefix)))
+        let of = |lane: &Lane| if prefix.is_empty() { lane.left_in_all() } else { lane.left(prefix, |_| true) };
+        lanes.fold(Left::default(), |left, lane| left.plus(of(lane)))
     }
 }
 

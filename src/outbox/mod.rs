@@ -140,6 +140,11 @@ impl Outbox {
         self.ledger.is_idle_for(sync, key)
     }
 
+    /// What is left of this key alone.
+    pub fn left_of(&self, sync: TargetId, key: &Key) -> Left {
+        self.ledger.left_of(sync, key)
+    }
+
     /// What is left of keys that begin with `prefix` (empty: all), of one sync task or of all.
     pub fn left(&self, sync: Option<TargetId>, prefix: &str) -> Left {
         self.ledger.left(sync, prefix)

@@ -1,13 +1,15 @@
 //! What a crash leaves, and what a start makes of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use ferryfs::journal::{AnnouncementRow, AnnouncementState, RecordOutcome, RecordRow};
+use ferryfs::journal::{AnnouncementRow, AnnouncementState, Durability, RecordOutcome, RecordRow};
+use ferryfs::oms::Outcome;
 use ferryfs::outbox::{Error, Outbox, Target};
 use ferryfs::store::ErrorKind;
 use ferryfs::types::{Key, TargetId, TimeNs};
 
-use crate::world::{Oms, World, eventually, success};
+use crate::world::{Oms, World, eventually, failed, failure, success, unavailable, unreachable};
 
 #[tokio::test]
 async fn a_crash_before_sending_leaves_it_owed() {
@@ -86,6 +88,76 @@ async fn kills_at_any_moment_lose_nothing() {
     assert_eq!((rows.announcements.len(), rows.records.len()), (0, 0));
 }
 
+/// A generator of numbers that a failing run can be repeated with.
+struct Dice(u64);
+
+impl Dice {
+    /// From 0 to `sides` - 1 (Knuth's MMIX generator; its high bits are the good ones).
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[tokio::test]
+async fn whatever_happens_the_last_change_of_every_key_is_told_and_recorded() {
+    for seed in 0..8 {
+        let mut dice = Dice(seed);
+        let mut oms_dice = Dice(seed + 1000);
+        let world = World::new(Oms::new(move |_| match oms_dice.roll(8) {
+            0 => unavailable(),
+            1 => unreachable(),
+            2 => Outcome::Rejected(failure(400)),
+            3 => Outcome::Unauthorized(failure(403)),
+            _ => Outcome::Accepted,
+        }));
+        // Requests made before the last change of each key that still exists.
+        let mut changed: BTreeMap<String, usize> = BTreeMap::new();
+        for _ in 0..6 {
+            let start = world.start();
+            for _ in 0..60 {
+                let key = format!("k{}", dice.roll(12));
+                match dice.roll(12) {
+                    0 => {
+                        let ops = start.outbox.gone(start.sync, &Key::from(key.as_str()));
+                        start.journal.submit(ops, Durability::Disk).await.unwrap();
+                        changed.remove(&key);
+                    }
+                    1 => world.log.refuse((dice.roll(2) == 0).then_some(ErrorKind::Network)),
+                    2 => {
+                        start.outbox.retry_failed(None, "").await.unwrap();
+                    }
+                    3 => tokio::time::sleep(Duration::from_millis(dice.roll(4))).await,
+                    _ => {
+                        let (ticket, ops) = start.outbox.owe(start.sync, &Key::from(key.as_str())).unwrap();
+                        start.journal.submit(ops, Durability::Disk).await.unwrap();
+                        // Nothing else runs between these two lines (one thread, no await): no
+                        // request counted here carries the change.
+                        let earlier = world.oms.times_told(&key);
+                        start.outbox.committed(ticket);
+                        changed.insert(key, earlier);
+                    }
+                }
+            }
+            start.kill().await;
+        }
+        world.log.refuse(None);
+        world.oms.set(|_| Outcome::Accepted);
+        let start = world.start();
+        start.outbox.retry_failed(None, "").await.unwrap();
+        start.until_nothing_is_left().await;
+        start.stop().await;
+        let rows = world.snapshot();
+        assert_eq!((rows.announcements.len(), rows.records.len()), (0, 0), "seed {seed}");
+        let records = world.log.keys();
+        for (key, earlier) in &changed {
+            assert!(world.oms.times_told(key) > *earlier, "seed {seed}: {key}");
+            assert!(records.contains(&success(key)), "seed {seed}: {key} is not recorded");
+            assert!(!records.contains(&failed(key)), "seed {seed}: {key} is recorded as failed");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_start_is_refused_while_something_is_owed_to_an_unknown_target() {
     let world = World::new(Oms::accepting());
@@ -144,7 +216,7 @@ async fn without_a_log_bucket_telling_is_enough() {
     let outbox =
         Outbox::open(journal.clone(), world.clock.clone(), world.options.clone(), vec![target], (&[], &[])).unwrap();
     let (ticket, ops) = outbox.owe(sync, &Key::from("a")).unwrap();
-    journal.submit(ops, ferryfs::journal::Durability::Disk).await.unwrap();
+    journal.submit(ops, Durability::Disk).await.unwrap();
     outbox.committed(ticket);
     assert!(matches!(outbox.owe(TargetId(99), &Key::from("a")), Err(Error::UnknownTarget(_))));
     let mut changes = outbox.subscribe();

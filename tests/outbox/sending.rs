@@ -74,7 +74,9 @@ async fn changes_coalesce_but_not_with_what_is_under_way() {
     for _ in 0..5 {
         start.owe("a").await;
     }
-    let left = start.outbox.left(None, "a");
+    start.owe("ab").await;
+    assert_eq!(start.outbox.left(None, "a").announcements, 3);
+    let left = start.outbox.left_of(start.sync, &Key::from("a"));
     assert_eq!(left.announcements, 2, "one under way, and one for five changes");
     assert!(!start.outbox.is_idle_for(start.sync, &Key::from("a")));
     world.oms.let_go();
