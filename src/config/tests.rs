@@ -379,3 +379,18 @@ fn options_override_the_file() {
     assert!(with("region=x").unwrap_err().contains("[[mapping]]"));
     assert!(with("uid=-1").unwrap_err().contains("between 0"));
 }
+
+#[test]
+fn the_readmes_configuration_is_accepted() {
+    let readme = include_str!("../../README.md");
+    let (_, block) = readme.split_once("```toml\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let config = load(&block.replace("<project>", "p").replace("<task>", "t")).unwrap();
+    // What it calls defaults are the defaults.
+    let bare = load("[[mapping]]\npath='/'\nurl='cos://a-1/'\nregion='r'\nsecret_id='i'\nsecret_key='k'\n").unwrap();
+    assert_eq!(config.write_back, bare.write_back);
+    assert_eq!(config.cache, bare.cache);
+    assert_eq!(config.state, bare.state);
+    assert_eq!(config.mount.attr_ttl, bare.mount.attr_ttl);
+    assert_eq!(config.mount.killed_writer, bare.mount.killed_writer);
+}
