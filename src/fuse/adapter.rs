@@ -58,7 +58,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, number: INodeNo, count: u64) {
-        self.vfs.forget(ino(number), count);
+        self.requests.call("forget", || self.vfs.forget(ino(number), count));
     }
 
     fn getattr(&self, _request: &Request, number: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -306,7 +306,7 @@ impl Filesystem for Adapter {
     }
 
     fn releasedir(&self, _request: &Request, _number: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.vfs.releasedir(fh.0);
+        self.requests.call("releasedir", || self.vfs.releasedir(fh.0));
         reply.ok();
     }
 

@@ -176,6 +176,7 @@ fn serve(
         raise_read_ahead(minor);
     }
     let notifier = session.notifier();
+    let finish = runtime.clone();
     let (tell, ended) = watch::channel(None);
     let mut threads = Vec::new();
     if let Some(orders) = vfs.take_invalidations() {
@@ -183,9 +184,14 @@ fn serve(
         let run = move || invalidate::run(&runtime, &notifier, orders, ended);
         threads.push(thread::Builder::new().name("ferryfs-forget".to_owned()).spawn(run)?);
     }
-    let session_dir = dir.clone();
+    let (session_dir, released) = (dir.clone(), vfs.clone());
     let run = move || {
         let end = run_session(session, &requests, &session_dir, minor);
+        if end == Ended::Unmounted {
+            // The kernel drops requests that it has not delivered when the last user is gone, and
+            // RELEASE is among them: nobody waits for it.
+            finish.block_on(released.disconnected());
+        }
         tell.send_replace(Some(end));
     };
     threads.push(thread::Builder::new().name("ferryfs-session".to_owned()).spawn(run)?);

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -76,6 +76,14 @@ impl Requests {
         }
     }
 
+    /// Makes a call that has no reply and does not wait, within the runtime.
+    pub(super) fn call(&self, operation: &'static str, request: impl FnOnce()) {
+        let _runtime = self.runtime.enter();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(request)) {
+            self.panicked(operation, panic.as_ref());
+        }
+    }
+
     /// What the first panic said, if there was one.
     pub(super) fn failure(&self) -> Option<&str> {
         self.state.failure.get().map(String::as_str)
@@ -145,6 +153,19 @@ mod tests {
         go.send(()).unwrap();
         assert_ne!(told.recv().unwrap(), thread::current().id());
         requests.wait_idle();
+    }
+
+    #[test]
+    fn a_call_may_spawn_and_its_panic_does_not_reach_the_dispatch_thread() {
+        let runtime = runtime();
+        let requests = Requests::new(runtime.handle().clone(), Box::new(|| {}));
+        let (tell, told) = std::sync::mpsc::channel();
+        requests.call("forget", || {
+            tokio::spawn(async move { tell.send(()).unwrap() });
+        });
+        told.recv().unwrap();
+        requests.call("forget", || panic!("of a call"));
+        assert_eq!(requests.failure(), Some("a forget request panicked: of a call"));
     }
 
     #[test]

@@ -73,6 +73,16 @@ impl Handles {
         }
     }
 
+    /// Handles whose program has closed them, as far as FLUSH tells, or could not write anyway.
+    pub(super) fn closed(&self) -> Vec<(Ino, u64)> {
+        let table = self.table();
+        table
+            .iter()
+            .filter(|(_, handle)| handle.flushed || !handle.write)
+            .map(|(fh, handle)| (handle.ino, *fh))
+            .collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.table().len()
     }

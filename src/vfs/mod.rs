@@ -338,6 +338,15 @@ impl Vfs {
         self.do_release(ino, fh).await;
     }
 
+    /// The mount is gone from the kernel: what programs have closed and the kernel had not yet
+    /// released is released (it drops such requests). What may write and was never closed keeps its
+    /// row: it is held as torn by the next start (P2).
+    pub async fn disconnected(&self) {
+        for (ino, fh) in self.inner.handles.closed() {
+            self.do_release(ino, fh).await;
+        }
+    }
+
     /// fsync(2), fdatasync(2).
     pub async fn fsync(&self, ino: Ino, fh: u64, datasync: bool) -> Result<()> {
         let _ = (fh, datasync);
