@@ -36,8 +36,6 @@ fi
 # Half an environment from an interrupted run is not repaired but made anew.
 rm -rf "$venv"
 python3 -m venv "$venv" >&2
-# setuptools: coscmd still imports pkg_resources in places.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'setuptools<81' wheel >&2
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wanted" >&2
 cp "$wanted" "$done"
 echo "$venv"
