@@ -2,6 +2,14 @@
 
 use std::process::ExitCode;
 
+use ferryfs::cli::{self, Failure};
+use ferryfs::daemon;
+
 fn main() -> ExitCode {
-    ferryfs::cli::main(|_, _, _| Err(ferryfs::cli::Failure::failed("mounting is not built in yet")))
+    cli::main(|config, dir, ready| {
+        daemon::run(config, dir, ready).map_err(|error| match error {
+            daemon::Error::Refused(message) => Failure::refused(message),
+            daemon::Error::Failed(message) => Failure::failed(message),
+        })
+    })
 }

@@ -24,6 +24,7 @@ fn table(entries: &[OutboxEntry]) -> String {
         let state = match entry.state {
             OutboxState::Owed => "owed",
             OutboxState::Sending => "sending",
+            OutboxState::Recording => "recording",
             OutboxState::Failed => "failed",
         };
         vec![

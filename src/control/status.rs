@@ -249,6 +249,8 @@ pub enum OutboxState {
     Owed,
     /// Being sent.
     Sending,
+    /// Settled; its record in the log bucket is not written yet.
+    Recording,
     /// Given up; `ferryfs outbox retry` sends it again.
     Failed,
 }

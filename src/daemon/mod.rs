@@ -1,1 +1,189 @@
-//! Placeholder until the room is filled.
+//! The daemon: puts the rooms together, mounts, serves until told to stop, drains.
+//!
+//! # Promise
+//! It starts without the network. SIGTERM and SIGINT drain with progress and then unmount; what is
+//! left stays in the journal and goes on at the next start. A worker that dies or a journal that
+//! fails stops the mount loudly.
+//!
+//! # Invariants
+//! 1. Both directories are locked before anything in them is read (J6).
+//! 2. Recovery is over before the uploader looks at anything, and before programs can (C5).
+//! 3. Rooms are stopped top-down: kernel, vfs workers, uploads, outbox, journal.
+
+mod actions;
+mod build;
+mod drain;
+mod error;
+mod notify;
+
+pub use error::Error;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, Passthrough};
+use crate::control;
+use crate::disk;
+use crate::failpoint;
+use crate::fuse::{self, MountOptions, Mounted};
+use crate::task::Shutdown;
+
+use actions::Daemon;
+use build::Rooms;
+use drain::Drained;
+use notify::Notify;
+
+/// How long the drain of a SIGTERM may take before what is left is left to the next start. The
+/// service manager is told to wait as long.
+const DRAIN_LIMIT: Duration = Duration::from_secs(600);
+/// How long the rooms may take to stop, once the mount is gone.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Mounts `config` on `dir` (absolute) and serves until it is unmounted. `ready` is called when the
+/// mount answers.
+///
+/// # Errors
+/// Says what failed, and whether the configuration is at fault.
+pub fn run(config: Config, dir: PathBuf, ready: Box<dyn FnOnce() + Send>) -> Result<(), Error> {
+    failpoint::check().map_err(Error::Refused)?;
+    disk::raise_nofile_limit().map_err(Error::io("raise the limit of open files"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(4)
+        .thread_name("ferryfs")
+        .build()
+        .map_err(Error::io("start the runtime"))?;
+    let served = serve(&config, &dir, ready, &runtime);
+    // Blocking work that hangs (a dead disk) must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    served
+}
+
+fn serve(config: &Config, dir: &Path, ready: Box<dyn FnOnce() + Send>, runtime: &Runtime) -> Result<(), Error> {
+    let locks = build::lock(config)?;
+    let server = control::Server::bind(&config.state.dir).map_err(Error::io("open the control socket"))?;
+    let rooms = build::rooms(config, runtime)?;
+    runtime.block_on(rooms.check_stores())?;
+    let mounted = Arc::new(mount(config, dir, &rooms, runtime)?);
+    let stop = Shutdown::new();
+    let daemon = Daemon::new(config, rooms.clone(), mounted.clone(), stop.clone());
+    let registration = control::register(dir, server.path()).map_err(Error::io("register the control socket"))?;
+    let control_end = Shutdown::new();
+    let control = {
+        let (daemon, end) = (daemon.clone(), control_end.clone());
+        runtime.spawn(async move { server.serve(Arc::new(daemon), async move { end.triggered().await }).await })
+    };
+    let notify = Notify::from_environment();
+    answer_ourselves(dir)?;
+    ready();
+    notify.ready();
+    let result = runtime.block_on(until_stopped(&daemon, &mounted, &stop, &notify));
+    notify.stopping();
+    runtime.block_on(async {
+        control_end.trigger();
+        let served = tokio::time::timeout(STOP_LIMIT, control).await;
+        if let Ok(Ok(Err(error))) = served {
+            tracing::warn!(%error, "the control socket ended");
+        }
+    });
+    let stopped = runtime.block_on(rooms.stop(STOP_LIMIT));
+    mounted.join();
+    drop(registration);
+    drop(locks);
+    result.and(stopped)
+}
+
+fn mount(config: &Config, dir: &Path, rooms: &Rooms, runtime: &Runtime) -> Result<Mounted, Error> {
+    let name = match config.mappings.as_slice() {
+        [one] => one.identity(),
+        _ => format!("ferryfs:{}", config.name),
+    };
+    let options = MountOptions {
+        allow_other: config.mount.allow_other,
+        read_only: config.mount.read_only,
+        no_dev: config.mount.no_dev,
+        no_suid: config.mount.no_suid,
+        no_exec: config.mount.no_exec,
+        passthrough: config.mount.passthrough == Passthrough::Auto,
+        ..MountOptions::new(dir.to_owned(), name, config.cache.dir.clone())
+    };
+    fuse::mount(rooms.vfs.clone(), runtime.handle().clone(), options).map_err(Error::io("mount"))
+}
+
+/// READY means that a statfs of ours was answered through the kernel.
+fn answer_ourselves(dir: &Path) -> Result<(), Error> {
+    disk::statvfs(dir).map(|_| ()).map_err(Error::io("use the new mount"))
+}
+
+async fn until_stopped(daemon: &Daemon, mounted: &Mounted, stop: &Shutdown, notify: &Notify) -> Result<(), Error> {
+    let rooms = daemon.rooms();
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("listen to signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::io("listen to signals"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::io("listen to signals"))?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                notify.reloading();
+                daemon.reload();
+                notify.ready();
+            }
+            // `ferryfs umount` has drained and unmounted already.
+            () = stop.triggered() => return Ok(()),
+            ended = mounted.ended() => return after_external_unmount(daemon, notify, ended).await,
+            reason = rooms.guardian.poisoned() => return give_up(mounted, reason),
+            reason = rooms.journal.failed() => return give_up(mounted, reason),
+        }
+    }
+    tracing::info!("told to stop: uploading what is left");
+    let drained = tokio::select! {
+        drained = daemon.drain(DRAIN_LIMIT, notify) => drained,
+        _ = terminate.recv() => Drained::Hurried,
+        _ = interrupt.recv() => Drained::Hurried,
+        reason = rooms.guardian.poisoned() => return give_up(mounted, reason),
+        reason = rooms.journal.failed() => return give_up(mounted, reason),
+    };
+    drained.tell(daemon);
+    unmount(mounted).await
+}
+
+/// Programs that still use the mount keep what they have open; the mount is gone for all others.
+async fn unmount(mounted: &Mounted) -> Result<(), Error> {
+    match mounted.unmount(false) {
+        Ok(()) => {}
+        Err(error) => {
+            tracing::warn!(%error, "programs still use the mount: it is taken away under them");
+            mounted.unmount(true).map_err(Error::io("unmount"))?;
+            // Their handles would keep the session: the process ends without it.
+            return Ok(());
+        }
+    }
+    // The kernel's last requests (RELEASE of what was just closed) are answered before we go.
+    if tokio::time::timeout(STOP_LIMIT, mounted.ended()).await.is_err() {
+        tracing::warn!("the mount is gone, but its session did not end");
+    }
+    Ok(())
+}
+
+async fn after_external_unmount(daemon: &Daemon, notify: &Notify, ended: fuse::Ended) -> Result<(), Error> {
+    if let fuse::Ended::Failed(why) = ended {
+        return Err(Error::Failed(format!("the mount could not go on: {why}")));
+    }
+    tracing::info!("unmounted: uploading what is left");
+    let drained = daemon.drain(DRAIN_LIMIT, notify).await;
+    drained.tell(daemon);
+    Ok(())
+}
+
+fn give_up(mounted: &Mounted, reason: String) -> Result<(), Error> {
+    tracing::error!(reason, "stopping: the mount cannot keep its promises any more");
+    if let Err(error) = mounted.unmount(true) {
+        tracing::error!(%error, "the mount could not be taken away");
+    }
+    Err(Error::Failed(reason))
+}

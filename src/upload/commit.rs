@@ -30,11 +30,12 @@ impl Uploader {
         let (target, key) = (attempt.target, attempt.key.clone());
         let clock = self.inner.namespace.clock().clone();
         let (now, wall) = (clock.monotonic(), clock.now());
-        let suspicious = self.book().suspicious.remove(&(target, key.clone()));
+        let unsettled = self.book().suspicious.remove(&(target, key.clone()));
+        let mapping = self.inner.namespace.read(|tree| tree.mapping(target).cloned());
+        let suspicious = unsettled || mapping.as_ref().is_some_and(|mapping| mapping.store.may_arrive_late(&key));
         let late = i64::try_from(self.inner.options.late.as_nanos()).unwrap_or(i64::MAX);
         let recheck_at = suspicious.then(|| TimeNs(wall.0.saturating_add(late)));
-        let sync = self.inner.namespace.read(|tree| tree.mapping(target).and_then(|mapping| mapping.sync));
-        let owed = match sync {
+        let owed = match mapping.and_then(|mapping| mapping.sync) {
             Some(sync) => Some(self.inner.outbox.owe(sync, &key)?),
             None => None,
         };

@@ -79,6 +79,8 @@ pub struct Status {
 pub struct Outstanding {
     /// Paths not yet in the bucket as wanted.
     pub paths: Vec<String>,
+    /// Bytes of their content.
+    pub bytes: u64,
     /// Paths held as torn: they will not go up by themselves.
     pub held: Vec<String>,
     /// Keys not yet deleted.
@@ -125,6 +127,7 @@ impl Uploader {
                     outstanding.held.push(tree.shown_path(ino));
                 } else if tree.is_pending(ino) || attempts.contains(&ino) || (inode.attempting && inode.row.linked) {
                     outstanding.paths.push(tree.shown_path(ino));
+                    outstanding.bytes += if inode.is_dirty() { inode.row.size } else { 0 };
                 }
             };
             match below {

@@ -1,0 +1,361 @@
+//! What the control socket can ask.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::config::Config;
+use crate::control::{
+    ActionError, Actions, CacheStatus, Counters, InFlight, MAX_LISTED, MappingStatus, OutboxEntry, OutboxState,
+    PassthroughStatus, Pending, Phase, Problem, Status, SyncStatus, Waiting,
+};
+use crate::fuse::Mounted;
+use crate::journal::Hold;
+use crate::namespace::Tree;
+use crate::outbox::{ItemState, Left};
+use crate::task::Shutdown;
+use crate::types::{FileKind, Ino, Key};
+
+use super::build::Rooms;
+use super::drain::Drained;
+use super::notify::Notify;
+
+/// The daemon, as the control socket and the main loop see it.
+#[derive(Clone)]
+pub(super) struct Daemon {
+    rooms: Rooms,
+    mounted: Arc<Mounted>,
+    config: Arc<Config>,
+    stop: Shutdown,
+    started: Instant,
+    phase: Arc<AtomicU8>,
+}
+
+const RUNNING: u8 = 0;
+const DRAINING: u8 = 1;
+const UNMOUNTING: u8 = 2;
+
+impl Daemon {
+    pub(super) fn new(config: &Config, rooms: Rooms, mounted: Arc<Mounted>, stop: Shutdown) -> Daemon {
+        Daemon {
+            rooms,
+            mounted,
+            config: Arc::new(config.clone()),
+            stop,
+            started: Instant::now(),
+            phase: Arc::new(AtomicU8::new(RUNNING)),
+        }
+    }
+
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    pub(super) fn begin_drain(&self) {
+        self.phase.store(DRAINING, Ordering::Relaxed);
+    }
+
+    /// SIGHUP: secrets are read again, and what is known of directories is asked for anew.
+    pub(super) fn reload(&self) {
+        if let Some(file) = &self.config.file {
+            match Config::load(file) {
+                Ok(new) => {
+                    let same = new.mappings.len() == self.config.mappings.len()
+                        && new.mappings.iter().zip(&self.config.mappings).all(|(a, b)| a.identity() == b.identity());
+                    if same {
+                        for (mapping, source) in new.mappings.iter().zip(&self.rooms.credentials) {
+                            source.replace(mapping.credentials.for_store());
+                        }
+                        tracing::info!("reloaded: credentials are in force; other changes need a restart");
+                    } else {
+                        tracing::warn!("the mappings changed: that needs a restart");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the configuration is not reloaded"),
+            }
+        }
+        let dirs: Vec<Ino> = self
+            .rooms
+            .namespace
+            .read(|tree| tree.inodes().filter(|inode| inode.is_dir()).map(crate::namespace::Inode::ino).collect());
+        for dir in dirs {
+            self.rooms.namespace.expire(dir);
+        }
+        self.rooms.uploader.hurry();
+    }
+
+    /// What is left anywhere.
+    pub(super) fn pending_all(&self) -> Pending {
+        self.collect(None, &self.rooms.outbox.left(None, ""))
+    }
+
+    fn pending_below(&self, path: &str) -> Result<Pending, ActionError> {
+        let found = self.rooms.namespace.read(|tree| {
+            let ino = resolve(tree, path)?;
+            let sync = tree.mapping_of(ino).and_then(|mapping| mapping.sync);
+            let key = tree.key(ino).or_else(|| tree.prefix(ino).map(Key));
+            Some((ino, sync, key, tree.get(ino)?.row.kind))
+        });
+        let Some((ino, sync, key, kind)) = found else {
+            return Err(ActionError::NotFound(format!("nothing is known of {path} here")));
+        };
+        let left = match (sync, &key) {
+            (Some(sync), Some(key)) if kind != FileKind::Dir && self.rooms.outbox.is_idle_for(sync, key) => {
+                Left::default()
+            }
+            (Some(sync), Some(key)) => self.rooms.outbox.left(Some(sync), key.as_str()),
+            _ => Left::default(),
+        };
+        Ok(self.collect(Some(ino), &left))
+    }
+
+    fn collect(&self, below: Option<Ino>, left: &Left) -> Pending {
+        let outstanding = self.rooms.uploader.outstanding(below);
+        let status = self.rooms.uploader.status();
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let waiting = |what: &str| {
+            let what = what.to_owned();
+            move |path: &String| Waiting { path: path.clone(), what: what.clone() }
+        };
+        let mut stuck: Vec<Problem> = outstanding
+            .held
+            .iter()
+            .map(|path| Problem {
+                path: path.clone(),
+                reason: "held: not uploaded until a program writes it anew".to_owned(),
+            })
+            .collect();
+        if left.failed > 0 {
+            stuck.push(Problem {
+                path: format!("{} announcements", left.failed),
+                reason: "refused by OMS: see ferryfs outbox list, then ferryfs outbox retry".to_owned(),
+            });
+        }
+        let stuck_count = count(outstanding.held.len()) + count(left.failed);
+        stuck.truncate(MAX_LISTED);
+        Pending {
+            files: count(outstanding.paths.len()),
+            bytes: outstanding.bytes,
+            bytes_sent: status.flights.iter().map(|flight| flight.sent).sum(),
+            copies: 0,
+            removals: outstanding.removals,
+            announcements: count(left.announcements),
+            records: count(left.records),
+            first: outstanding.paths.iter().take(MAX_LISTED).map(waiting("upload")).collect(),
+            stuck,
+            stuck_count,
+        }
+    }
+
+    async fn umount_now(&self, timeout: Duration) -> Result<Pending, ActionError> {
+        let drained = self.drain(timeout, &Notify::from_environment()).await;
+        let unmounted = {
+            let mounted = self.mounted.clone();
+            tokio::task::spawn_blocking(move || mounted.unmount(false)).await
+        };
+        match unmounted {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.phase.store(RUNNING, Ordering::Relaxed);
+                return Err(ActionError::Busy(format!("{error}: close what is open there (fuser -m shows it)")));
+            }
+            Err(error) => return Err(ActionError::Failed(error.to_string())),
+        }
+        self.phase.store(UNMOUNTING, Ordering::Relaxed);
+        // The releases of what was open a moment ago make the last final marks.
+        self.mounted.ended().await;
+        let left = if drained == Drained::Whole {
+            self.drain(timeout, &Notify::from_environment()).await;
+            self.pending_all()
+        } else {
+            self.pending_all()
+        };
+        self.stop.trigger();
+        Ok(left)
+    }
+
+    fn status_now(&self) -> Status {
+        let uploads = self.rooms.uploader.status();
+        let outbox = self.rooms.outbox.status();
+        let usage = self.rooms.cache.usage();
+        let (enabled, why) = self.rooms.vfs.passthrough();
+        let torn: Vec<Problem> = self
+            .rooms
+            .vfs
+            .torn()
+            .into_iter()
+            .map(|(path, hold)| Problem { path, reason: hold_text(hold).to_owned() })
+            .collect();
+        let failed: Vec<Problem> = uploads
+            .failures
+            .iter()
+            .map(|failure| Problem {
+                path: failure.path.clone(),
+                reason: format!("{} (tried {} times, will be repeated)", failure.error, failure.attempts),
+            })
+            .collect();
+        let left_out = torn.len().saturating_sub(MAX_LISTED) + failed.len().saturating_sub(MAX_LISTED);
+        let sum = |each: fn(&crate::outbox::TargetStatus) -> usize| {
+            outbox.targets.iter().map(|target| u64::try_from(each(target)).unwrap_or(u64::MAX)).sum::<u64>()
+        };
+        let counted = |each: fn(&crate::outbox::TargetStatus) -> u64| outbox.targets.iter().map(each).sum::<u64>();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            mount: self.mounted.dir().to_owned(),
+            name: self.config.name.clone(),
+            phase: match self.phase.load(Ordering::Relaxed) {
+                DRAINING => Phase::Draining,
+                UNMOUNTING => Phase::Unmounting,
+                _ => Phase::Running,
+            },
+            uptime_s: self.started.elapsed().as_secs(),
+            mappings: self.mapping_statuses(&outbox),
+            uploads_files: uploads.pending,
+            uploads_bytes: uploads.pending_bytes,
+            in_flight: uploads
+                .flights
+                .iter()
+                .map(|flight| InFlight {
+                    path: flight.path.clone(),
+                    key: flight.key.clone(),
+                    bytes_sent: flight.sent,
+                    bytes_total: flight.total,
+                })
+                .collect(),
+            removals_owed: uploads.removals_owed,
+            copies_owed: uploads.copies_owed,
+            announcements_owed: sum(|target| target.owed + target.in_flight),
+            announcements_failed: sum(|target| target.failed),
+            records_owed: sum(|target| target.records_owed + target.records_in_flight),
+            torn: torn.into_iter().take(MAX_LISTED).collect(),
+            held: Vec::new(),
+            failed: failed.into_iter().take(MAX_LISTED).collect(),
+            problems_left_out: u64::try_from(left_out).unwrap_or(u64::MAX),
+            cache: CacheStatus { used_bytes: usage.used, limit_bytes: usage.limit, files: usage.files },
+            passthrough: PassthroughStatus { enabled, why },
+            counters: Counters {
+                puts: uploads.counters.puts,
+                multiparts: uploads.counters.multiparts,
+                parts: uploads.counters.parts,
+                uploaded_bytes: uploads.counters.bytes,
+                copies: uploads.counters.copies,
+                removals: uploads.counters.removals,
+                conflicts: uploads.counters.conflicts,
+                corrupt: uploads.counters.mismatches,
+                announced: counted(|target| target.counters.announced),
+                gone: counted(|target| target.counters.gone),
+                records: counted(|target| target.counters.recorded),
+                ..Counters::default()
+            },
+            journal_failure: self.rooms.journal.failure(),
+        }
+    }
+
+    fn mapping_statuses(&self, outbox: &crate::outbox::Status) -> Vec<MappingStatus> {
+        let online: Vec<bool> =
+            self.rooms.namespace.read(|tree| tree.mappings().iter().map(|mapping| !mapping.is_offline()).collect());
+        self.config
+            .mappings
+            .iter()
+            .zip(&self.rooms.syncs)
+            .zip(online)
+            .map(|((mapping, sync), online)| MappingStatus {
+                path: mapping.path.clone(),
+                url: mapping.identity(),
+                online,
+                error: (!online).then(|| "the store does not answer; it is asked again every 2 s".to_owned()),
+                sync: mapping.sync.as_ref().map(|task| SyncStatus {
+                    url: task.url.to_string(),
+                    record: task.record.as_ref().map(crate::config::Record::identity),
+                    paused: outbox
+                        .targets
+                        .iter()
+                        .find(|target| sync.is_some_and(|sync| sync.0 == target.sync))
+                        .and_then(|target| target.paused.clone()),
+                }),
+            })
+            .collect()
+    }
+
+    fn outbox_entries(&self, limit: usize) -> Vec<OutboxEntry> {
+        let now = self.rooms.namespace.clock().now();
+        let tasks = self.rooms.outbox.status().targets;
+        self.rooms
+            .outbox
+            .list(limit)
+            .into_iter()
+            .map(|item| OutboxEntry {
+                key: item.key,
+                task: tasks
+                    .iter()
+                    .find(|target| target.sync == item.sync)
+                    .and_then(|target| target.name.rsplit('/').nth(1))
+                    .unwrap_or_default()
+                    .to_owned(),
+                state: match item.state {
+                    ItemState::Owed => OutboxState::Owed,
+                    ItemState::InFlight => OutboxState::Sending,
+                    ItemState::Failed | ItemState::GaveUp => OutboxState::Failed,
+                    ItemState::RecordSuccess | ItemState::RecordFailed => OutboxState::Recording,
+                },
+                attempts: item.attempts,
+                age_s: item.owed_ns.map_or(0, |owed| u64::try_from((now.0 - owed) / 1_000_000_000).unwrap_or(0)),
+                error: item.error,
+            })
+            .collect()
+    }
+}
+
+fn hold_text(hold: Hold) -> &'static str {
+    match hold {
+        Hold::Crash => "torn: it was being written when the daemon ended; write it anew and close it, or remove it",
+        Hold::Power => "torn: the machine went down before its content was on the disk; write it anew, or remove it",
+        Hold::KilledWriter => "held: its writer was killed in the middle; write it anew, or remove it",
+        Hold::DiskFull => "held: the disk was full while it was written; write it anew, or remove it",
+    }
+}
+
+/// Walks a path within the mount through what is known here.
+fn resolve(tree: &Tree, path: &str) -> Option<Ino> {
+    path.split('/').filter(|name| !name.is_empty()).try_fold(Ino::ROOT, |dir, name| tree.child(dir, name))
+}
+
+impl Actions for Daemon {
+    fn status(&self) -> BoxFuture<'_, Status> {
+        async { self.status_now() }.boxed()
+    }
+
+    fn pending(&self, path: Option<String>) -> BoxFuture<'_, Result<Pending, ActionError>> {
+        async move {
+            // Whoever waits does not want to wait for the delay too.
+            self.rooms.uploader.hurry();
+            match path {
+                Some(path) => self.pending_below(&path),
+                None => Ok(self.pending_all()),
+            }
+        }
+        .boxed()
+    }
+
+    fn umount(&self, timeout: Duration) -> BoxFuture<'_, Result<Pending, ActionError>> {
+        self.umount_now(timeout).boxed()
+    }
+
+    fn outbox_list(&self, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxEntry>, ActionError>> {
+        async move { Ok(self.outbox_entries(limit)) }.boxed()
+    }
+
+    fn outbox_retry(&self) -> BoxFuture<'_, Result<u64, ActionError>> {
+        async {
+            let retried = self.rooms.outbox.retry_failed(None, "").await;
+            retried
+                .map(|count| u64::try_from(count).unwrap_or(u64::MAX))
+                .map_err(|error| ActionError::Failed(error.to_string()))
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,386 @@
+//! The rooms of one mount, put together from its configuration.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::cache::{self, Cache};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, CloseMode, Config, FsyncMode, KilledWriter};
+use crate::disk::{self, DirLock};
+use crate::download::{self, Downloader};
+use crate::http;
+use crate::journal::{Journal, Snapshot, TargetKind};
+use crate::namespace::{self, Defaults, Mapping, Namespace};
+use crate::oms;
+use crate::outbox::{self, Outbox};
+use crate::store::{self, CredentialsSource, ErrorKind, ObjectStore};
+use crate::task::{Guardian, Shutdown};
+use crate::types::TargetId;
+use crate::upload::{self, Uploader};
+use crate::vfs::{self, Vfs};
+
+use super::error::Error;
+
+/// How long the start waits to learn whether key, bucket and region are right; without an answer it
+/// goes on offline.
+const CHECK: Duration = Duration::from_secs(5);
+/// Objects up to this size are fetched whole when they are opened.
+const WHOLE_BELOW: u64 = 16 << 20;
+
+/// Everything that serves a mount.
+#[derive(Clone)]
+pub(super) struct Rooms {
+    pub(super) journal: Journal,
+    pub(super) namespace: Namespace,
+    pub(super) cache: Cache,
+    pub(super) outbox: Outbox,
+    pub(super) uploader: Uploader,
+    pub(super) vfs: Vfs,
+    pub(super) guardian: Guardian,
+    /// Sync task of each mapping, in the configuration's order.
+    pub(super) syncs: Vec<Option<TargetId>>,
+    /// Of each mapping's store, for a reload.
+    pub(super) credentials: Vec<CredentialsSource>,
+    log_stores: Vec<Arc<dyn ObjectStore>>,
+    vfs_end: Shutdown,
+    upload_end: Shutdown,
+    outbox_end: Shutdown,
+    workers: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
+}
+
+/// J6: one daemon a state and a cache directory.
+pub(super) fn lock(config: &Config) -> Result<Vec<DirLock>, Error> {
+    let mut locks = Vec::new();
+    for dir in [&config.state.dir, &config.cache.dir] {
+        disk::make_dir_private(dir).map_err(Error::io("make the state and cache directories"))?;
+    }
+    let same = config.state.dir == config.cache.dir;
+    let dirs = if same { vec![&config.state.dir] } else { vec![&config.state.dir, &config.cache.dir] };
+    for dir in dirs {
+        locks.push(DirLock::acquire(dir).map_err(|error| Error::Failed(error.to_string()))?);
+    }
+    Ok(locks)
+}
+
+pub(super) fn rooms(config: &Config, runtime: &Runtime) -> Result<Rooms, Error> {
+    let _context = runtime.enter();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let journal = Journal::open(&config.state.dir)?;
+    let snapshot = journal.load()?;
+    let targets = Targets::name(config, &journal)?;
+    targets.refuse_orphans(&snapshot)?;
+    let guardian = Guardian::new();
+    let outbox = open_outbox(config, &journal, &clock, &targets, &snapshot)?;
+    let mappings = targets.mappings(config);
+    let (namespace, replaced) = Namespace::open(
+        journal.clone(),
+        clock,
+        namespace::Options { attr_ttl: config.mount.attr_ttl },
+        mappings,
+        &snapshot,
+    )
+    .map_err(|error| Error::Failed(error.to_string()))?;
+    let options = cache::Options {
+        state_dir: config.state.dir.clone(),
+        cache_dir: config.cache.dir.clone(),
+        limit: config.cache.size.0,
+    };
+    let cache = Cache::open(options, journal.clone()).map_err(|error| Error::Failed(error.to_string()))?;
+    let boot_id = disk::boot_id().map_err(Error::io("read the boot id"))?;
+    let recovered =
+        Vfs::recover(&namespace, &cache, &boot_id).map_err(|error| Error::Failed(format!("recovery: {error}")))?;
+    if recovered != vfs::Recovered::default() {
+        tracing::info!(
+            to_upload = recovered.to_upload,
+            torn = recovered.torn,
+            lost = recovered.lost,
+            orphans = recovered.orphans,
+            "recovered"
+        );
+    }
+    let uploader = Uploader::open(
+        namespace.clone(),
+        cache.clone(),
+        outbox.clone(),
+        upload_options(config, journal.mount_uuid()),
+        &snapshot,
+    );
+    let (vfs_end, upload_end, outbox_end) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
+    let parts = vfs::Parts {
+        namespace: namespace.clone(),
+        replaced,
+        cache: cache.clone(),
+        uploader: uploader.clone(),
+        downloader: Downloader::new(download::Options::default()),
+        guardian: guardian.clone(),
+        shutdown: vfs_end.clone(),
+    };
+    let vfs = Vfs::start(parts, vfs_options(config, boot_id));
+    let upload = guardian.spawn("uploader", uploader.clone().run(upload_end.clone()));
+    let announce = {
+        let (outbox, end) = (outbox.clone(), outbox_end.clone());
+        guardian.spawn("outbox", async move { outbox.run(async move { end.triggered().await }).await })
+    };
+    let workers = Arc::new(std::sync::Mutex::new(vec![upload, announce]));
+    Ok(Rooms {
+        journal,
+        namespace,
+        cache,
+        outbox,
+        uploader,
+        vfs,
+        guardian,
+        syncs: targets.mapped.iter().map(|named| named.sync.map(|(sync, _)| sync)).collect(),
+        credentials: targets.mapped.iter().map(|named| named.credentials.clone()).collect(),
+        log_stores: targets.mapped.iter().filter_map(|named| named.log_store.clone()).collect(),
+        vfs_end,
+        upload_end,
+        outbox_end,
+        workers,
+    })
+}
+
+fn vfs_options(config: &Config, boot_id: String) -> vfs::Options {
+    vfs::Options {
+        close: match config.write_back.close {
+            CloseMode::Process => vfs::ClosePolicy::Process,
+            CloseMode::Disk | CloseMode::Remote => vfs::ClosePolicy::Disk,
+        },
+        killed_writer: match config.mount.killed_writer {
+            KilledWriter::Hold => vfs::KilledWriter::Hold,
+            KilledWriter::Upload => vfs::KilledWriter::Upload,
+        },
+        whole_below: WHOLE_BELOW,
+        boot_id,
+    }
+}
+
+fn upload_options(config: &Config, mount_uuid: &str) -> upload::Options {
+    upload::Options {
+        delay: config.write_back.delay,
+        max_delay: config.write_back.max_delay,
+        multipart_above: config.write_back.threshold.0.saturating_sub(1),
+        part_bytes: config.write_back.part_size.0,
+        parallel_parts: usize::try_from(config.write_back.parallel).unwrap_or(1),
+        mount_uuid: mount_uuid.to_owned(),
+        storage_class: config.mappings.first().and_then(|mapping| mapping.storage_class.clone()),
+        ..upload::Options::default()
+    }
+}
+
+/// One mapping's numbers and clients.
+struct Named {
+    target: TargetId,
+    sync: Option<(TargetId, Option<TargetId>)>,
+    store: Arc<dyn ObjectStore>,
+    log_store: Option<Arc<dyn ObjectStore>>,
+    credentials: CredentialsSource,
+}
+
+struct Targets {
+    mapped: Vec<Named>,
+}
+
+impl Targets {
+    /// J4: rows name provider, bucket, prefix and task; numbers stand for them.
+    fn name(config: &Config, journal: &Journal) -> Result<Targets, Error> {
+        if matches!(config.write_back.close, CloseMode::Remote) || matches!(config.write_back.fsync, FsyncMode::Remote)
+        {
+            return Err(Error::Refused(
+                "write_back.close and write_back.fsync = \"remote\" are not available yet: use \"disk\"".to_owned(),
+            ));
+        }
+        let open = |options: store::CosOptions| store::cos(options).map_err(|error| Error::Refused(error.to_string()));
+        let mut mapped = Vec::new();
+        for mapping in &config.mappings {
+            let target = journal.target(TargetKind::Mapping, &mapping.identity())?;
+            let options = mapping.store_options();
+            let credentials = options.credentials.clone();
+            let (mut sync, mut log_store) = (None, None);
+            if let Some(task) = &mapping.sync {
+                let number = journal.target(TargetKind::Sync, &task.url.to_string())?;
+                let record = match &task.record {
+                    Some(record) => {
+                        log_store = Some(open(record.store_options())?);
+                        Some(journal.target(TargetKind::Record, &record.identity())?)
+                    }
+                    None => None,
+                };
+                sync = Some((number, record));
+            }
+            mapped.push(Named { target, sync, store: open(options)?, log_store, credentials });
+        }
+        Ok(Targets { mapped })
+    }
+
+    /// J4: a start is refused while anything is owed to a target that the configuration lacks.
+    fn refuse_orphans(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let mut known: HashSet<TargetId> = HashSet::new();
+        for named in &self.mapped {
+            known.insert(named.target);
+            if let Some((sync, record)) = named.sync {
+                known.insert(sync);
+                known.extend(record);
+            }
+        }
+        let dirty = |row: &&crate::journal::InodeRow| {
+            row.linked && !matches!(row.content, crate::journal::Content::Absent | crate::journal::Content::Clean)
+        };
+        let owed = snapshot
+            .inodes
+            .iter()
+            .filter(dirty)
+            .map(|row| row.target)
+            .chain(snapshot.attempts.iter().map(|row| row.target))
+            .chain(snapshot.removals.iter().map(|row| row.target))
+            .chain(snapshot.announcements.iter().map(|row| row.sync))
+            .chain(snapshot.records.iter().flat_map(|row| [row.record, row.sync]));
+        let missing: HashSet<TargetId> = owed.filter(|target| !known.contains(target)).collect();
+        let Some(row) = snapshot.targets.iter().find(|row| missing.contains(&row.id)) else { return Ok(()) };
+        Err(Error::Refused(format!(
+            "uploads, removals, announcements or records are still owed to {}, which the configuration does not have \
+             any more: put it back, mount and drain (ferryfs umount), then change it; or use another state directory",
+            row.identity
+        )))
+    }
+
+    fn mappings(&self, config: &Config) -> Vec<Arc<Mapping>> {
+        config
+            .mappings
+            .iter()
+            .zip(&self.mapped)
+            .map(|(mapping, named)| {
+                let defaults =
+                    Defaults { uid: config.mount.uid, gid: config.mount.gid, file_mode: 0o644, dir_mode: 0o755 };
+                Arc::new(Mapping::new(
+                    named.target,
+                    mapping.path.trim_matches('/').to_owned(),
+                    mapping.prefix.clone(),
+                    named.store.clone(),
+                    named.sync.map(|(sync, _)| sync),
+                    defaults,
+                ))
+            })
+            .collect()
+    }
+}
+
+fn open_outbox(
+    config: &Config,
+    journal: &Journal,
+    clock: &Arc<dyn Clock>,
+    targets: &Targets,
+    snapshot: &Snapshot,
+) -> Result<Outbox, Error> {
+    let client = http::Client::new(&http::Options::default()).map_err(|error| Error::Failed(error.to_string()))?;
+    let mut served = Vec::new();
+    let mut seen = HashSet::new();
+    for (mapping, named) in config.mappings.iter().zip(&targets.mapped) {
+        let (Some(task), Some((sync, record))) = (&mapping.sync, named.sync) else { continue };
+        if !seen.insert(sync) {
+            continue;
+        }
+        served.push(outbox_target(task, sync, record, named, &client, clock)?);
+    }
+    let give_up_after =
+        config.mappings.iter().filter_map(|mapping| mapping.sync.as_ref()).map(|sync| sync.give_up_after);
+    let options = outbox::Options {
+        give_up_after: give_up_after.max().unwrap_or(outbox::Options::default().give_up_after),
+        ..outbox::Options::default()
+    };
+    let owed = (snapshot.announcements.as_slice(), snapshot.records.as_slice());
+    Outbox::open(journal.clone(), clock.clone(), options, served, owed)
+        .map_err(|error| Error::Refused(error.to_string()))
+}
+
+fn outbox_target(
+    task: &config::Sync,
+    sync: TargetId,
+    record: Option<TargetId>,
+    named: &Named,
+    client: &http::Client,
+    clock: &Arc<dyn Clock>,
+) -> Result<outbox::Target, Error> {
+    let mut options = oms::Options::new(task.url.clone(), task.access_key.clone(), task.secret_key.clone());
+    options.encode_keys = task.encode_keys;
+    let id = task.url.task().to_owned();
+    let announcer = oms::SyncTask::new(options, client.clone(), clock.clone())
+        .map_err(|error| Error::Refused(error.to_string()))?;
+    Ok(outbox::Target {
+        sync,
+        record,
+        announcer: Arc::new(announcer),
+        record_store: named.log_store.clone(),
+        record_prefix: task.record.as_ref().map_or_else(String::new, |record| record.prefix.clone()),
+        task: id,
+    })
+}
+
+impl Rooms {
+    /// A wrong key, bucket or region is told at once. A store that does not answer is offline.
+    pub(super) async fn check_stores(&self) -> Result<(), Error> {
+        let mappings = self.namespace.read(|tree| tree.mappings().to_vec());
+        for mapping in mappings {
+            let checked = tokio::time::timeout(CHECK, store::check(mapping.store.as_ref())).await;
+            match checked {
+                Ok(result) => {
+                    mapping.observe(&result);
+                    refuse(result)?;
+                }
+                Err(_) => tracing::warn!(store = mapping.store.name(), "no answer yet: mounted all the same"),
+            }
+        }
+        for log_store in &self.log_stores {
+            if let Ok(result) = tokio::time::timeout(CHECK, store::check(log_store.as_ref())).await {
+                refuse(result)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops what runs, top-down; nothing is lost if that takes longer than `limit`.
+    pub(super) async fn stop(&self, limit: Duration) -> Result<(), Error> {
+        self.vfs_end.trigger();
+        self.upload_end.trigger();
+        self.outbox_end.trigger();
+        let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for worker in workers {
+            if tokio::time::timeout(limit, worker).await.is_err() {
+                tracing::warn!("requests under way did not end in time; they are settled at the next start");
+            }
+        }
+        let journal = self.journal.clone();
+        match tokio::task::spawn_blocking(move || journal.close()).await {
+            Ok(closed) => Ok(closed?),
+            Err(error) => Err(Error::Failed(error.to_string())),
+        }
+    }
+}
+
+/// What does not mend itself with time.
+fn refuse(checked: store::Result<()>) -> Result<(), Error> {
+    match checked {
+        Err(error)
+            if matches!(
+                error.kind,
+                ErrorKind::Credentials
+                    | ErrorKind::AccessDenied
+                    | ErrorKind::NoSuchBucket
+                    | ErrorKind::NotFound
+                    | ErrorKind::Region
+                    | ErrorKind::Rejected
+            ) =>
+        {
+            Err(Error::Failed(error.to_string()))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the store is not usable yet: mounted all the same");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}

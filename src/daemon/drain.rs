@@ -1,0 +1,94 @@
+//! Uploading what is left before the end.
+
+use std::time::Duration;
+
+use crate::control::Pending;
+
+use super::actions::Daemon;
+use super::notify::Notify;
+
+/// How often progress is told.
+const TELL: Duration = Duration::from_secs(1);
+/// What the service manager grants beyond each progress message.
+const GRANT: Duration = Duration::from_secs(30);
+/// Without any progress for this long the rest is left to the next start: the store is not there.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// Nothing is left.
+    Whole,
+    /// Time ran out, or nothing moved any more.
+    TimedOut,
+    /// Somebody told us twice.
+    Hurried,
+}
+
+impl Drained {
+    /// Says what is left, if anything.
+    pub(super) fn tell(self, daemon: &Daemon) {
+        let left = daemon.pending_all();
+        if left.is_settled() {
+            tracing::info!("everything is in the bucket and announced");
+            return;
+        }
+        let why = match self {
+            Drained::Whole => "held",
+            Drained::TimedOut => "no time left",
+            Drained::Hurried => "told to hurry",
+        };
+        tracing::warn!(
+            files = left.files,
+            bytes = left.bytes,
+            copies = left.copies,
+            removals = left.removals,
+            announcements = left.announcements,
+            records = left.records,
+            held = left.stuck_count,
+            why,
+            "left for the next start"
+        );
+    }
+}
+
+impl Daemon {
+    /// Hurries everything up and waits until it is settled, stuck, or the limit is reached.
+    pub(super) async fn drain(&self, limit: Duration, notify: &Notify) -> Drained {
+        self.begin_drain();
+        let started = tokio::time::Instant::now();
+        let (mut last, mut moved) = (Pending::default(), started);
+        let mut uploads = self.rooms().uploader.watch();
+        let mut announcements = self.rooms().outbox.subscribe();
+        let mut tell = tokio::time::interval(TELL);
+        loop {
+            self.rooms().uploader.hurry();
+            let left = self.pending_all();
+            if left.steps() == 0 {
+                return Drained::Whole;
+            }
+            let now = tokio::time::Instant::now();
+            if left != last {
+                (last, moved) = (left.clone(), now);
+            }
+            if now >= started + limit || now >= moved + PATIENCE {
+                return Drained::TimedOut;
+            }
+            tokio::select! {
+                _ = uploads.changed() => {}
+                _ = announcements.changed() => {}
+                _ = tell.tick() => {
+                    let text = format!(
+                        "uploading {} files, {} left; {} announcements, {} records",
+                        left.files,
+                        crate::types::ByteSize(left.bytes.saturating_sub(left.bytes_sent)),
+                        left.announcements,
+                        left.records
+                    );
+                    tracing::info!("{text}");
+                    notify.progress(&text, GRANT);
+                }
+            }
+        }
+    }
+}
