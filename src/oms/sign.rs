@@ -3,8 +3,6 @@
 //! Follows the vendor's SDK where it and the older published signer differ: headers with `_` in
 //! their name are not signed, and an empty body counts as empty whatever `x-sdk-content-sha256` says.
 
-use std::fmt::Write as _;
-
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
@@ -69,10 +67,7 @@ fn string_to_sign(request: &Request<'_>, headers: &[(String, String)]) -> String
 }
 
 fn canonical_request(request: &Request<'_>, headers: &[(String, String)]) -> String {
-    let mut block = String::new();
-    for (name, value) in headers {
-        let _ = writeln!(block, "{name}:{value}");
-    }
+    let block: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
     let body = match value_of(headers, "x-sdk-content-sha256") {
         Some(given) if !request.body.is_empty() => given.to_owned(),
         _ => hex(&Sha256::digest(request.body)),

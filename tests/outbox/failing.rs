@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ferryfs::journal::AnnouncementState;
+use ferryfs::journal::{AnnouncementState, Durability, TargetKind};
 use ferryfs::oms::{Outcome, TransientKind};
-use ferryfs::outbox::ItemState;
+use ferryfs::outbox::{ItemState, Outbox, Target};
+use ferryfs::types::Key;
 
-use crate::world::{Oms, World, failed, failure, success, unavailable, unreachable};
+use crate::world::{Oms, PATIENCE, World, failed, failure, success, unavailable, unreachable};
 
 #[tokio::test]
 async fn an_outage_passes_and_nothing_is_recorded_as_failed() {
@@ -209,6 +210,63 @@ async fn time_in_reach_declares_failed_and_the_first_acceptance_owes_again() {
     assert_eq!(world.log.keys(), BTreeSet::from([success("a"), success("b")]));
     start.stop().await;
     assert!(world.snapshot().announcements.is_empty());
+}
+
+#[tokio::test]
+async fn time_in_a_pause_does_not_count() {
+    let world = World::new(Oms::new(|_| unavailable()));
+    let start = world.start();
+    start.owe("a").await;
+    start.until("tried", |outbox| outbox.status().targets[0].counters.requests >= 2).await;
+    world.oms.set(|_| Outcome::Unauthorized(failure(401)));
+    start.until("paused", |outbox| outbox.status().targets[0].paused.is_some()).await;
+    world.clock.push_hours(1000);
+    world.oms.set(|_| unavailable());
+    let tried = start.outbox.status().targets[0].counters.requests;
+    start.until("tried on", |outbox| outbox.status().targets[0].counters.requests >= tried + 3).await;
+    let status = &start.outbox.status().targets[0];
+    assert_eq!(status.failed, 0);
+    assert!(status.paused.is_some(), "503 does not say that the credentials are good");
+    world.oms.set(|_| Outcome::Accepted);
+    start.until_nothing_is_left().await;
+    start.stop().await;
+}
+
+#[tokio::test]
+async fn one_sync_task_does_not_wait_for_another() {
+    let world = World::new(Oms::new(|_| Outcome::NoSuchTask(failure(404))));
+    let other = World::new(Oms::accepting());
+    let journal = world.journal();
+    let (sync, record) = world.targets(&journal);
+    let second = journal.target(TargetKind::Sync, "https://oms.example.com/v2/p/sync-tasks/other/events").unwrap();
+    let target = |sync, world: &World| Target {
+        sync,
+        record: Some(record),
+        announcer: world.oms.clone(),
+        record_store: Some(world.log.clone()),
+        record_prefix: "logs/".to_owned(),
+        task: "other".to_owned(),
+    };
+    let targets = vec![target(sync, &world), target(second, &other)];
+    let outbox =
+        Outbox::open(journal.clone(), world.clock.clone(), world.options.clone(), targets, (&[], &[])).unwrap();
+    for sync in [sync, second] {
+        let (ticket, ops) = outbox.owe(sync, &Key::from("a")).unwrap();
+        journal.submit(ops, Durability::Disk).await.unwrap();
+        outbox.committed(ticket);
+    }
+    let mut changes = outbox.subscribe();
+    let told = async {
+        while !outbox.is_idle_for(second, &Key::from("a")) {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, outbox.run(told)).await.unwrap().unwrap();
+    assert_eq!(outbox.left(Some(sync), "").announcements, 1);
+    assert!(outbox.left(Some(second), "").is_nothing());
+    assert_eq!(other.log.keys(), BTreeSet::from(["logs/oms_source_record/other/success_object/a".to_owned()]));
+    assert!(world.log.keys().is_empty());
+    journal.close().unwrap();
 }
 
 #[tokio::test]
