@@ -93,7 +93,7 @@ fn a_bad_configuration_exits_2_with_file_line_and_remedy() {
         (format!("{GOOD}[cache]\nsize = \"big\"\n"), 0o600, "bad.toml:8: `big` is not a size", "write it as"),
         (format!("{GOOD}{second}"), 0o600, "bad.toml:8: mapping `/` overlaps", "directory of its own"),
         (format!("{GOOD}{log_bucket}"), 0o600, "bad.toml:11: log bucket `a-1` is a mapped bucket", "bucket of its own"),
-        (GOOD.to_owned(), 0o644, "bad.toml:6: the file holds a secret", "chmod 600"),
+        (GOOD.to_owned(), 0o644, "bad.toml:6: bad.toml holds a secret", "chmod 600"),
     ] {
         room.config("bad.toml", &text, mode);
         for words in [&["config", "check", "bad.toml"][..], &["mount", "--config", "bad.toml", "mnt"]] {

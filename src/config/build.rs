@@ -12,7 +12,7 @@ use super::address::{BucketUrl, parse_bucket_url, parse_sync_url};
 use super::error::{Error, Location, Result};
 use super::options::Options;
 use super::overlap::{self, MappingPlaces};
-use super::place::{At, Place, Source, line_of};
+use super::place::{At, Place, Source};
 use super::raw::{RawCache, RawConfig, RawMapping, RawMount, RawState, RawSync, RawWriteBack};
 use super::secrets::{self, Credentials, Written};
 use super::values::{addressing, check_path, check_region, choice, directory, endpoint, is_word, number, path_value};
@@ -71,8 +71,8 @@ pub(super) fn from_file(path: &Path, options: &Options, environment: Environment
             "correct the line as the README's section on configuration shows",
         )
     })?;
-    if let Some(Place::Offset(offset)) = raw.first_secret() {
-        secrets::check_mode(path, Some(line_of(&text, *offset)), mode)?;
+    if let Some(place) = raw.first_secret() {
+        secrets::check_mode(&source, place, path, mode)?;
     }
     options.apply(&mut raw, None)?;
     let name = absolute.file_stem().map_or_else(|| "ferryfs".to_owned(), |stem| stem.to_string_lossy().into_owned());
@@ -211,7 +211,7 @@ fn sync(source: &Source<'_>, raw: &At<RawSync>, mapping: &Mapping) -> Result<Syn
         names: ["access_key", "secret_key", "token"],
         id: raw.access_key.as_ref(),
         key: raw.secret_key.as_ref(),
-        token: None,
+        token: raw.token.as_ref(),
         file: raw.credentials_file.as_ref(),
         bucket: None,
         environment: Some(["HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK", "HUAWEICLOUD_SDK_SECURITY_TOKEN"]),
@@ -236,6 +236,7 @@ fn sync(source: &Source<'_>, raw: &At<RawSync>, mapping: &Mapping) -> Result<Syn
         url: parsed,
         access_key: keys.secret_id,
         secret_key: keys.secret_key,
+        token: keys.token,
         encode_keys: raw.encode_keys.as_ref().is_none_or(|encode| encode.value),
         give_up_after,
         record: record(source, raw, mapping)?,

@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::oms;
 use crate::oms::SyncUrl;
 use crate::store::{Addressing, CosOptions};
 use crate::types::ByteSize;
@@ -96,6 +97,8 @@ pub struct Sync {
     pub access_key: String,
     /// Secret key of OMS.
     pub secret_key: SecretString,
+    /// Of temporary keys.
+    pub token: Option<SecretString>,
     /// URL-encode the keys of an announcement, as the API's manual asks (default true).
     pub encode_keys: bool,
     /// An announcement fails for good after being refused or unanswered this long while the target
@@ -286,6 +289,16 @@ impl Mapping {
     /// How to open the mapping's bucket.
     pub fn store_options(&self) -> CosOptions {
         store_options(&self.bucket, &self.region, self.endpoint.as_deref(), self.addressing, &self.credentials)
+    }
+}
+
+impl Sync {
+    /// How to reach the task.
+    pub fn task_options(&self) -> oms::Options {
+        let mut options = oms::Options::new(self.url.clone(), self.access_key.clone(), self.secret_key.clone());
+        options.security_token = self.token.clone();
+        options.encode_keys = self.encode_keys;
+        options
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) struct RawSync {
     pub(super) url: Option<At<String>>,
     pub(super) access_key: Option<At<Secret>>,
     pub(super) secret_key: Option<At<Secret>>,
+    pub(super) token: Option<At<Secret>>,
     pub(super) credentials_file: Option<At<String>>,
     pub(super) encode_keys: Option<At<bool>>,
     pub(super) give_up_after: Option<At<String>>,
@@ -118,7 +119,7 @@ impl RawConfig {
             let mapping = &mapping.value;
             let sync = mapping.sync.as_ref().map(|sync| &sync.value);
             let own = [mapping.secret_key.as_ref(), mapping.token.as_ref()];
-            let others = sync.map(|sync| [&sync.secret_key, &sync.record_secret_key, &sync.record_token]);
+            let others = sync.map(|sync| [&sync.secret_key, &sync.token, &sync.record_secret_key, &sync.record_token]);
             let others = others.into_iter().flatten().filter_map(Option::as_ref);
             own.into_iter().flatten().chain(others).map(|secret| &secret.place).next()
         })

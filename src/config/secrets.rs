@@ -109,18 +109,19 @@ pub(super) fn resolve(source: &Source<'_>, written: &Written<'_>) -> Result<Opti
     })
 }
 
-/// Refuses a file that others than its owner can read. `mode` is of the descriptor the content is read
-/// from, so that the file checked is the file read.
-pub(super) fn check_mode(path: &Path, line: Option<usize>, mode: u32) -> Result<()> {
+/// Refuses a file with a secret that others than its owner can read; `place` is what names the file or
+/// the secret. `mode` is of the descriptor that the content is read from, so that the file checked is the
+/// file read.
+pub(super) fn check_mode(source: &Source<'_>, place: &Place, path: &Path, mode: u32) -> Result<()> {
     let mode = mode & 0o7777;
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    Err(Error {
-        location: Location::File { path: path.to_owned(), line },
-        message: format!("the file holds a secret and others can read it (mode {mode:04o})"),
-        remedy: format!("run: chmod 600 {}", path.display()),
-    })
+    Err(source.refuse(
+        place,
+        format!("{} holds a secret and others can read it (mode {mode:04o})", path.display()),
+        format!("run: chmod 600 {}", path.display()),
+    ))
 }
 
 /// The names that a credentials file may use, so that one file also serves as an environment file.
@@ -143,7 +144,7 @@ fn from_file(source: &Source<'_>, named: &At<String>, bucket: Option<&str>) -> R
     };
     let file = File::open(&path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode();
-    check_mode(&path, None, mode)?;
+    check_mode(source, &named.place, &path, mode)?;
     let mut text = String::new();
     file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(unreadable)?;
 

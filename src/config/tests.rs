@@ -240,7 +240,7 @@ fn credentials_come_from_a_file_of_ones_own() {
 
     let keys = fixture.write("keys", "secret_id = id\nsecret_key = hush\n", 0o644);
     let error = load().unwrap_err();
-    assert_eq!(error.location, Location::File { path: keys.clone(), line: None });
+    assert_eq!(error.location, Location::File { path: path.clone(), line: Some(5) });
     assert_eq!(error.remedy, format!("run: chmod 600 {}", keys.display()));
 
     for text in [
