@@ -48,7 +48,9 @@ impl Progress {
                 bar.set_message(text);
             }
             None => {
-                let due = self.last_line.as_ref().is_none_or(|(at, last)| at.elapsed() >= LINE_EVERY && *last != text);
+                // A line only for what there is to wait for.
+                let due = !pending.is_settled()
+                    && self.last_line.as_ref().is_none_or(|(at, last)| at.elapsed() >= LINE_EVERY && *last != text);
                 if due {
                     // Progress that cannot be shown is no reason to stop.
                     let _ = writeln!(std::io::stderr(), "{text}");

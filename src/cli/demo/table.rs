@@ -55,12 +55,14 @@ async fn rows(stage: &Stage, emulator: &Emulator) -> Result<(Vec<Vec<String>>, u
         .filter_map(|key| key.strip_prefix(&record_prefix).map(str::to_owned))
         .collect();
 
+    let mut missing = files(&stage.mount_dir())?;
     let head = ["PATH", "SIZE", "KEY", "ETAG", "CRC64", "PARTS", "OMS", "RECORD"];
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
     let mut wrong = 0;
     for key in keys(&*bucket, PREFIX).await? {
         let meta = bucket.head(&key.as_str().into(), HeadOptions::default()).await.map_err(|error| failed(&error))?;
         let path = key.strip_prefix(PREFIX).unwrap_or(&key);
+        missing.remove(path);
         let told = announced.contains(&key);
         let recorded = records.contains(&key);
         let same = path.is_empty() || path.ends_with('/') || local_crc(&stage.mount_dir().join(path))? == meta.crc64;
@@ -85,7 +87,29 @@ async fn rows(stage: &Stage, emulator: &Emulator) -> Result<(Vec<Vec<String>>, u
             if recorded { "success" } else { "MISSING" }.to_owned(),
         ]);
     }
+    for path in missing {
+        wrong += 1;
+        rows.push(vec![format!("/{}", shown(&path)), "NOT IN THE BUCKET".to_owned()]);
+    }
     Ok((rows, wrong))
+}
+
+/// Regular files of the mount, relative to it.
+fn files(mount: &Path) -> Result<BTreeSet<String>, Failure> {
+    let mut files = BTreeSet::new();
+    let mut directories = vec![mount.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let failed = |error: std::io::Error| Failure::failed(format!("cannot list {}: {error}", directory.display()));
+        for entry in std::fs::read_dir(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_type().map_err(failed)?.is_dir() {
+                directories.push(entry.path());
+            } else if let Ok(path) = entry.path().strip_prefix(mount) {
+                files.insert(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    Ok(files)
 }
 
 fn open(bucket: &str, emulator: &Emulator) -> crate::store::Result<Arc<dyn ObjectStore>> {
@@ -131,7 +155,11 @@ async fn announced(emulator: &Emulator) -> Result<BTreeSet<String>, Failure> {
 /// CRC-64 of a file as programs read it through the mount.
 fn local_crc(path: &Path) -> Result<Option<Crc64>, Failure> {
     let failed = |error: std::io::Error| Failure::failed(format!("cannot read {}: {error}", path.display()));
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = match File::open(path) {
+        // In the bucket and not in the mount: the caller shows it as different.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
     let mut hasher = Crc64Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
