@@ -94,7 +94,7 @@ impl Cache {
     /// The disk's.
     pub fn create_dirty(&self, tag: &Tag) -> Result<(BackingNo, File)> {
         let no = self.reserve()?;
-        let file = disk::create_exclusive(&self.inner.layout.path(Place::Dirty, no), 0o600)?;
+        let file = disk::create_exclusive(&self.inner.layout.place(Place::Dirty, no)?, 0o600)?;
         mark::set_tag(&file, tag)?;
         self.space().tell(no, 0, false);
         Ok((no, file))
@@ -107,7 +107,7 @@ impl Cache {
     /// The disk's.
     pub fn create_clean(&self, expected_bytes: u64) -> Result<(BackingNo, File)> {
         let no = self.reserve()?;
-        let file = disk::create_exclusive(&self.inner.layout.path(Place::Clean, no), 0o600)?;
+        let file = disk::create_exclusive(&self.inner.layout.place(Place::Clean, no)?, 0o600)?;
         self.space().tell(no, expected_bytes, false);
         Ok((no, file))
     }

@@ -41,7 +41,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::open(&dir.path().join("state"), &dir.path().join("cache")).unwrap();
         for (place, no) in [(Place::Dirty, 1), (Place::Dirty, 2), (Place::Clean, 3), (Place::Clean, 9)] {
-            disk::create_exclusive(&layout.path(place, BackingNo(no)), 0o600).unwrap();
+            disk::create_exclusive(&layout.place(place, BackingNo(no)).unwrap(), 0o600).unwrap();
         }
         let known = HashSet::from([BackingNo(2)]);
         assert_eq!(remove(&layout, &known, BackingNo(9)).unwrap(), 2);
@@ -54,7 +54,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::open(&dir.path().join("state"), &dir.path().join("cache")).unwrap();
         let no = BackingNo(0x1234);
-        disk::create_exclusive(&layout.path(Place::Dirty, no), 0o600).unwrap();
+        disk::create_exclusive(&layout.place(Place::Dirty, no).unwrap(), 0o600).unwrap();
         layout.transfer(no, Place::Dirty, Place::Clean).unwrap();
         layout.transfer(no, Place::Dirty, Place::Clean).unwrap();
         assert!(layout.path(Place::Clean, no).exists());
