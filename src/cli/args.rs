@@ -63,7 +63,7 @@ pub(super) struct MountArgs {
     /// Ignore unknown options
     #[arg(long, hide = true)]
     pub(super) sloppy: bool,
-    /// [SPEC] DIR, where SPEC (without --config) is a bucket URL, a configuration file, or the name of one in
+    /// DIR, or SPEC and DIR, where SPEC (without --config) is a bucket URL, a configuration file, or the name of one in
     /// /etc/ferryfs. DIR may be left out if the configuration says `[mount] dir`
     #[arg(value_name = "SPEC|DIR", num_args = 0..=2)]
     pub(super) positional: Vec<PathBuf>,

@@ -76,7 +76,8 @@ impl Client {
     /// [`ActionError::Busy`] if programs use the mount.
     pub fn umount(&self, timeout: Duration) -> Result<Unmounted> {
         let path = format!("/umount?timeout_ms={}", timeout.as_millis());
-        self.ask("POST", &path, timeout.saturating_add(ANSWER_TIME))
+        // The daemon may drain twice: what was open at unmount makes its last uploads after it.
+        self.ask("POST", &path, timeout.saturating_mul(2).saturating_add(ANSWER_TIME))
     }
 
     /// `GET /outbox`
