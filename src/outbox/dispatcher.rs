@@ -106,27 +106,27 @@ async fn announce(ledger: Arc<Ledger>, lane: usize, announcer: Arc<dyn Announcer
     failpoint::hit(failpoint::OMS_BEFORE_SEND);
     let outcome = announcer.announce(&keys).await;
     failpoint::hit(failpoint::OMS_AFTER_SEND);
-    let (receipt, landings, tickets) = {
+    let (receipt, landings, claims) = {
         let now = ledger.now();
         let mut state = ledger.state();
         let Some(at) = state.lanes.get_mut(lane) else { return Ok(()) };
         let mut settlement = at.settle(&names, &outcome, now, rand::random());
-        let mut tickets = Vec::with_capacity(settlement.revive.len());
+        let mut claims = Vec::with_capacity(settlement.revive.len());
         for name in &settlement.revive {
-            let (ticket, rows) = state.owe(lane, name, now)?;
-            tickets.push(ticket);
+            let (claim, rows) = state.owe(lane, name, now)?;
+            claims.push(claim);
             settlement.ops.extend(rows);
         }
-        let durability = if tickets.is_empty() { settlement.durability } else { Durability::Disk };
-        (ledger.journal.submit(settlement.ops, durability), settlement.landings, tickets)
+        let durability = if claims.is_empty() { settlement.durability } else { Durability::Disk };
+        (ledger.journal.submit(settlement.ops, durability), settlement.landings, claims)
     };
     receipt.await?;
     let receipt = {
         let now = ledger.now();
         let mut state = ledger.state();
         let ops = state.lanes.get_mut(lane).map(|at| at.land(landings, now)).unwrap_or_default();
-        for ticket in tickets {
-            state.committed(ticket, now);
+        for claim in &claims {
+            state.committed(claim, now);
         }
         (!ops.is_empty()).then(|| ledger.journal.submit(ops, Durability::Buffered))
     };

@@ -12,7 +12,6 @@ use crate::clock::Clock;
 use crate::journal::{AnnouncementRow, AnnouncementState, Counter, Durability, Journal, Numbers, Op, RecordRow};
 use crate::types::{Key, TargetId};
 
-use super::Ticket;
 use super::error::{Error, Result};
 use super::lane::{Lane, Now};
 use super::options::{Options, Target};
@@ -35,6 +34,15 @@ pub(super) struct Ledger {
     version: watch::Sender<u64>,
 }
 
+/// An announcement whose rows are not on disk yet, and the rows that they replace.
+#[derive(Debug)]
+pub(super) struct Claim {
+    lane: usize,
+    key: Name,
+    seq: u64,
+    superseded: Vec<u64>,
+}
+
 /// What changes.
 pub(super) struct State {
     pub(super) lanes: Vec<Lane>,
@@ -43,20 +51,20 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Rows of a new announcement, and what to hand to [`State::committed`] once they are on disk.
-    pub(super) fn owe(&mut self, lane: usize, key: &str, now: Now) -> Result<(Ticket, Vec<Op>)> {
+    /// Rows of a new announcement, and the claim for [`State::committed`] once they are on disk.
+    pub(super) fn owe(&mut self, lane: usize, key: &str, now: Now) -> Result<(Claim, Vec<Op>)> {
         let seq = self.numbers.next()?;
         let Some(at) = self.lanes.get_mut(lane) else {
             return Err(Error::UnknownTarget(TargetId(u32::MAX)));
         };
         let (superseded, ops) = at.owe(key, seq, now);
-        Ok((Ticket { lane, key: key.into(), seq, superseded }, ops))
+        Ok((Claim { lane, key: key.into(), seq, superseded }, ops))
     }
 
-    /// The rows of a ticket are on disk.
-    pub(super) fn committed(&mut self, ticket: Ticket, now: Now) {
-        if let Some(lane) = self.lanes.get_mut(ticket.lane) {
-            lane.committed(&ticket.key, ticket.seq, &ticket.superseded, now);
+    /// The rows of a claim are on disk.
+    pub(super) fn committed(&mut self, claim: &Claim, now: Now) {
+        if let Some(lane) = self.lanes.get_mut(claim.lane) {
+            lane.committed(&claim.key, claim.seq, &claim.superseded, now);
         }
     }
 
@@ -145,17 +153,24 @@ impl Ledger {
         self.version.subscribe()
     }
 
-    pub(super) fn owe(&self, sync: TargetId, key: &Key) -> Result<(Ticket, Vec<Op>)> {
+    pub(super) fn owe(&self, sync: TargetId, key: &Key) -> Result<(Claim, Vec<Op>)> {
         let now = self.now();
         let mut state = self.state();
         let lane = state.lane_of(sync)?;
         state.owe(lane, key.as_str(), now)
     }
 
-    pub(super) fn committed(&self, ticket: Ticket) {
+    pub(super) fn committed(&self, claim: Claim) {
         let now = self.now();
-        self.state().committed(ticket, now);
+        self.state().committed(&claim, now);
         self.changed();
+    }
+
+    /// The rows of a claim are never going to be on disk.
+    pub(super) fn release(&self, claim: &Claim) {
+        if let Some(lane) = self.state().lanes.get_mut(claim.lane) {
+            lane.queue.release(&claim.key, &claim.superseded);
+        }
     }
 
     pub(super) fn gone(&self, sync: TargetId, key: &Key) -> Vec<Op> {
@@ -178,22 +193,22 @@ impl Ledger {
     /// A crash before a batch is on disk leaves its keys as they were; after it, owed.
     pub(super) async fn owe_all(&self, sync: TargetId, names: &[Name]) -> Result<()> {
         for chunk in names.chunks(OWE_AT_ONCE) {
-            let mut tickets = Vec::with_capacity(chunk.len());
+            let mut claims = Vec::with_capacity(chunk.len());
             let receipt = {
                 let now = self.now();
                 let mut state = self.state();
                 let lane = state.lane_of(sync)?;
                 let mut ops = Vec::new();
                 for name in chunk {
-                    let (ticket, rows) = state.owe(lane, name, now)?;
-                    tickets.push(ticket);
+                    let (claim, rows) = state.owe(lane, name, now)?;
+                    claims.push(claim);
                     ops.extend(rows);
                 }
                 self.journal.submit(ops, Durability::Disk)
             };
             receipt.await?;
-            for ticket in tickets {
-                self.committed(ticket);
+            for claim in claims {
+                self.committed(claim);
             }
         }
         Ok(())

@@ -34,8 +34,9 @@ pub use options::{Options, Target};
 pub use reconcile::Reconciled;
 pub use status::{Counters, Item, ItemState, Left, Status, TargetStatus};
 
+use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
@@ -44,8 +45,7 @@ use crate::journal::{AnnouncementRow, Journal, Op, RecordRow};
 use crate::store::ObjectStore;
 use crate::types::{Key, TargetId};
 
-use ledger::Ledger;
-use queue::Name;
+use ledger::{Claim, Ledger};
 
 /// Handle of the outbox; cheap to clone.
 #[derive(Clone)]
@@ -55,13 +55,24 @@ pub struct Outbox {
 
 /// An announcement whose rows are not on disk yet. Dropping it forgets the announcement: right if
 /// the batch that was to hold its rows is never submitted.
-#[derive(Debug)]
 #[must_use = "hand it to `Outbox::committed` once its rows are on disk"]
 pub struct Ticket {
-    lane: usize,
-    key: Name,
-    seq: u64,
-    superseded: Vec<u64>,
+    ledger: Weak<Ledger>,
+    claim: Option<Claim>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ticket").field(&self.claim).finish()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let (Some(ledger), Some(claim)) = (self.ledger.upgrade(), self.claim.take()) {
+            ledger.release(&claim);
+        }
+    }
 }
 
 impl Outbox {
@@ -88,14 +99,17 @@ impl Outbox {
     /// # Errors
     /// [`Error::UnknownTarget`]; [`Error::Journal`] if no numbers can be reserved.
     pub fn owe(&self, sync: TargetId, key: &Key) -> Result<(Ticket, Vec<Op>)> {
-        self.ledger.owe(sync, key)
+        let (claim, ops) = self.ledger.owe(sync, key)?;
+        Ok((Ticket { ledger: Arc::downgrade(&self.ledger), claim: Some(claim) }, ops))
     }
 
     /// The caller's batch with the rows of this ticket is on disk (`Durability::Disk`): the
     /// announcement may now be sent (J2). Call it before telling anybody that the key is settled, so
     /// that who waits for the key never sees a moment with nothing owed.
-    pub fn committed(&self, ticket: Ticket) {
-        self.ledger.committed(ticket);
+    pub fn committed(&self, mut ticket: Ticket) {
+        if let Some(claim) = ticket.claim.take() {
+            self.ledger.committed(claim);
+        }
     }
 
     /// The key is gone from the bucket: what waits of it, or has failed, ends as `gone`. Returns the

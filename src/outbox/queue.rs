@@ -31,8 +31,8 @@ pub(super) struct Entry {
     pub(super) alone: bool,
     /// The target's served time when this became owed.
     pub(super) since: Duration,
-    /// A caller's batch deletes this row. It is not written again: that would bring it back.
-    pub(super) claimed: bool,
+    /// Callers whose batch may delete this row. It is not written meanwhile: that could bring it back.
+    pub(super) claims: u32,
 }
 
 impl Entry {
@@ -48,7 +48,7 @@ impl Entry {
             due,
             alone: false,
             since,
-            claimed: false,
+            claims: 0,
         }
     }
 
@@ -155,8 +155,19 @@ impl Queue {
         let Some(entry) = self.slots.get_mut(key).and_then(|slot| slot.waiting.as_mut()) else {
             return Vec::new();
         };
-        entry.claimed = true;
+        entry.claims += 1;
         entry.rows().collect()
+    }
+
+    /// The caller's batch is not going to be: the rows of [`Queue::supersede`] stay.
+    pub(super) fn release(&mut self, key: &str, superseded: &[u64]) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let flying = slot.flying.as_mut().map(|flight| &mut flight.entry);
+        for entry in slot.waiting.as_mut().into_iter().chain(flying) {
+            if superseded.contains(&entry.seq) {
+                entry.claims = entry.claims.saturating_sub(1);
+            }
+        }
     }
 
     /// Takes over a new announcement whose row is on disk; `superseded` rows are not any more. It
@@ -260,12 +271,12 @@ impl Queue {
                 Settled { ops, record: None }
             }
             Fate::Again { error, .. } => {
-                let ops = if entry.claimed { Vec::new() } else { vec![row(AnnouncementState::Owed, error)] };
+                let ops = if entry.claims > 0 { Vec::new() } else { vec![row(AnnouncementState::Owed, error)] };
                 Settled { ops, record: None }
             }
             Fate::Failed { error, by_time } => {
                 let state = if *by_time { AnnouncementState::GaveUp } else { AnnouncementState::Failed };
-                let ops = if entry.claimed { Vec::new() } else { vec![row(state, error)] };
+                let ops = if entry.claims > 0 { Vec::new() } else { vec![row(state, error)] };
                 Settled { ops, record: Some(entry.seq) }
             }
         }
@@ -330,7 +341,7 @@ impl Queue {
         set.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
             .take_while(|name| name.starts_with(prefix))
             .filter(|name| {
-                self.slots.get(*name).and_then(|slot| slot.waiting.as_ref()).is_some_and(|entry| !entry.claimed)
+                self.slots.get(*name).and_then(|slot| slot.waiting.as_ref()).is_some_and(|entry| entry.claims == 0)
             })
             .take(most)
             .cloned()

@@ -187,6 +187,20 @@ fn a_row_that_a_caller_deletes_is_not_written_again() {
 }
 
 #[test]
+fn a_released_row_is_written_and_retried_again() {
+    let mut queue = Queue::new(SYNC);
+    owe(&mut queue, "a", 1);
+    let (first, second) = (queue.supersede("a"), queue.supersede("a"));
+    queue.release("a", &first);
+    let name = queue.take(NOW, 10).remove(0);
+    assert_eq!(queue.settle(&name, &failed()).ops, [], "one claim is left");
+    queue.release("a", &second);
+    assert_eq!(queue.settle(&name, &failed()).ops.len(), 1);
+    queue.land(&name, failed());
+    assert_eq!(queue.failed_keys(false, "", 9), [name]);
+}
+
+#[test]
 fn a_start_takes_over_every_state() {
     let mut queue = Queue::new(SYNC);
     let row = |seq, key: &str, state| AnnouncementRow {

@@ -129,6 +129,24 @@ async fn a_refused_key_is_found_recorded_kept_and_sent_again_on_demand() {
 }
 
 #[tokio::test]
+async fn a_forgotten_ticket_does_not_keep_a_refused_key_from_being_sent_again() {
+    let world = World::new(Oms::new(|_| Outcome::Rejected(failure(400))));
+    let mut start = world.start_idle();
+    start.owe("a").await;
+    let (ticket, _never_submitted) = start.outbox.owe(start.sync, &Key::from("a")).unwrap();
+    start.run();
+    start.until("refused", |outbox| outbox.left(None, "").failed == 1).await;
+    world.oms.set(|_| Outcome::Accepted);
+    assert_eq!(start.outbox.retry_failed(None, "").await.unwrap(), 0, "somebody is about to announce it");
+    drop(ticket);
+    assert_eq!(start.outbox.retry_failed(None, "").await.unwrap(), 1);
+    start.until_nothing_is_left().await;
+    assert_eq!(world.log.keys(), BTreeSet::from([success("a")]));
+    start.stop().await;
+    assert!(world.snapshot().announcements.is_empty());
+}
+
+#[tokio::test]
 async fn a_refused_key_that_changes_is_announced_by_itself() {
     let world = World::new(Oms::new(|_| Outcome::Rejected(failure(400))));
     let start = world.start();
