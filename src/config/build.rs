@@ -300,6 +300,15 @@ fn write_back(source: &Source<'_>, raw: &RawWriteBack) -> Result<WriteBack> {
     let parts = MIN_PART_BYTES..=MAX_PART_BYTES;
     let part_size = size(source, raw.part_size.as_ref(), "part_size", DEFAULT_PART_BYTES, parts.clone())?;
     let delay = time(source, raw.delay.as_ref(), "delay", DEFAULT_DELAY, Duration::ZERO..=MAX_TIME)?;
+    for waits in [raw.close.as_ref(), raw.fsync.as_ref()].into_iter().flatten() {
+        if waits.value == "remote" {
+            return Err(source.refuse(
+                &waits.place,
+                "`remote` is not available yet: it takes snapshots of open files",
+                "write \"disk\"; `ferryfs wait DIR PATH` returns when a file is in the bucket",
+            ));
+        }
+    }
     Ok(WriteBack {
         delay,
         max_delay: time(
@@ -309,14 +318,9 @@ fn write_back(source: &Source<'_>, raw: &RawWriteBack) -> Result<WriteBack> {
             DEFAULT_MAX_DELAY.max(delay),
             delay..=MAX_TIME.max(delay),
         )?,
-        close: choice(
-            source,
-            raw.close.as_ref(),
-            &[("process", CloseMode::Process), ("disk", CloseMode::Disk), ("remote", CloseMode::Remote)],
-        )?
-        .unwrap_or(CloseMode::Process),
-        fsync: choice(source, raw.fsync.as_ref(), &[("disk", FsyncMode::Disk), ("remote", FsyncMode::Remote)])?
-            .unwrap_or(FsyncMode::Disk),
+        close: choice(source, raw.close.as_ref(), &[("process", CloseMode::Process), ("disk", CloseMode::Disk)])?
+            .unwrap_or(CloseMode::Process),
+        fsync: choice(source, raw.fsync.as_ref(), &[("disk", FsyncMode::Disk)])?.unwrap_or(FsyncMode::Disk),
         part_size,
         parallel: number(source, raw.parallel.as_ref(), "parallel", DEFAULT_PARALLEL, 1, MAX_PARALLEL)?,
         // A file of one part and a multipart of one part are the same bytes; below the smallest part only

@@ -161,8 +161,6 @@ pub enum CloseMode {
     Process,
     /// The disk: survives power loss.
     Disk,
-    /// The bucket, verified.
-    Remote,
 }
 
 /// What fsync(2) waits for (P1).
@@ -170,8 +168,6 @@ pub enum CloseMode {
 pub enum FsyncMode {
     /// The disk.
     Disk,
-    /// The bucket, verified.
-    Remote,
 }
 
 /// `[write_back]`

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::cache::{self, Cache};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, CloseMode, Config, FsyncMode, KilledWriter};
+use crate::config::{self, CloseMode, Config, KilledWriter};
 use crate::disk::{self, DirLock};
 use crate::download::{self, Downloader};
 use crate::http;
@@ -148,7 +148,7 @@ fn vfs_options(config: &Config, boot_id: String) -> vfs::Options {
     vfs::Options {
         close: match config.write_back.close {
             CloseMode::Process => vfs::ClosePolicy::Process,
-            CloseMode::Disk | CloseMode::Remote => vfs::ClosePolicy::Disk,
+            CloseMode::Disk => vfs::ClosePolicy::Disk,
         },
         killed_writer: match config.mount.killed_writer {
             KilledWriter::Hold => vfs::KilledWriter::Hold,
@@ -188,12 +188,6 @@ struct Targets {
 impl Targets {
     /// J4: rows name provider, bucket, prefix and task; numbers stand for them.
     fn name(config: &Config, journal: &Journal) -> Result<Targets, Error> {
-        if matches!(config.write_back.close, CloseMode::Remote) || matches!(config.write_back.fsync, FsyncMode::Remote)
-        {
-            return Err(Error::Refused(
-                "write_back.close and write_back.fsync = \"remote\" are not available yet: use \"disk\"".to_owned(),
-            ));
-        }
         let open = |options: store::CosOptions| store::cos(options).map_err(|error| Error::Refused(error.to_string()));
         let mut mapped = Vec::new();
         for mapping in &config.mappings {
