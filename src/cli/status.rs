@@ -78,7 +78,8 @@ fn text(status: &Status) -> String {
         ),
     );
     let how = if status.passthrough.enabled { "on" } else { "off" };
-    row("passthrough", format!("{how}: {}", shown(&status.passthrough.why)));
+    let why = shown(&status.passthrough.why);
+    row("passthrough", if why.is_empty() { how.to_owned() } else { format!("{how}: {why}") });
     let counters = &status.counters;
     row(
         "so far",

@@ -356,6 +356,5 @@ fn mount(source: &Source<'_>, raw: &RawMount) -> Result<MountOptions> {
         no_suid: !flag(&raw.suid, false),
         no_dev: !flag(&raw.dev, false),
         no_exec: !flag(&raw.exec, true),
-        no_atime: !flag(&raw.atime, true),
     })
 }

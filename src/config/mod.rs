@@ -232,8 +232,6 @@ pub struct MountOptions {
     pub no_dev: bool,
     /// MS_NOEXEC (default false).
     pub no_exec: bool,
-    /// MS_NOATIME (default false).
-    pub no_atime: bool,
 }
 
 impl Config {

@@ -19,7 +19,8 @@ struct Entry {
 
 /// What fstab lines carry for others than the helper (USERS 6.1). `rw` is here too: mount(8) passes it
 /// whether or not it was asked for, so it must not override `ro` in a file.
-const FOR_OTHERS: [&str; 15] = [
+/// The kernel keeps no access times for FUSE, so asking for or against them changes nothing.
+const FOR_OTHERS: [&str; 19] = [
     "_netdev",
     "nofail",
     "auto",
@@ -31,6 +32,10 @@ const FOR_OTHERS: [&str; 15] = [
     "group",
     "defaults",
     "rw",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
     "relatime",
     "norelatime",
     "strictatime",
@@ -45,7 +50,7 @@ const SECRETS: [&str; 7] =
 const KNOWN: &str = "the options are region, endpoint, addressing, storage_class, credentials_file, sync_url, \
     sync_record, sync_credentials_file, cache_dir, cache_size, state_dir, write_back, max_delay, close, fsync, \
     part_size, parallel, threshold, uid, gid, allow_other, ro, attr_ttl, killed_writer, passthrough, \
-    suid, nosuid, dev, nodev, exec, noexec, atime, noatime";
+    suid, nosuid, dev, nodev, exec, noexec";
 
 fn refuse(name: &str, message: impl Into<String>, remedy: impl Into<String>) -> Error {
     Error { location: Location::Option(name.to_owned()), message: message.into(), remedy: remedy.into() }
@@ -155,8 +160,6 @@ impl Entry {
             "nodev" => raw.mount.dev = Some(self.flag(false)?),
             "exec" => raw.mount.exec = Some(self.flag(true)?),
             "noexec" => raw.mount.exec = Some(self.flag(false)?),
-            "atime" => raw.mount.atime = Some(self.flag(true)?),
-            "noatime" => raw.mount.atime = Some(self.flag(false)?),
             _ => return Ok(false),
         }
         Ok(true)

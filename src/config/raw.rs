@@ -109,7 +109,6 @@ pub(super) struct RawMount {
     pub(super) suid: Option<At<bool>>,
     pub(super) dev: Option<At<bool>>,
     pub(super) exec: Option<At<bool>>,
-    pub(super) atime: Option<At<bool>>,
 }
 
 impl RawConfig {
