@@ -2,7 +2,8 @@
 # Compares a mount with the filesystem below it, by fio, in turns: sequential write and read of 1 GiB,
 # and 4 KiB random read and write of a cached 1 GiB file. Prints the medians and their ratio.
 #   bench.sh [--quick]     --quick: 3 rounds instead of 7
-# FERRYFS_BENCH_DIR (default /var/tmp) should be on ext4; about 8 GiB are used.
+# FERRYFS_BENCH_DIR (default /var/tmp) should be on ext4; about 8 GiB are used. FERRYFS_BINARY compares
+# another build than this one.
 set -eu
 
 rounds=7
@@ -17,8 +18,11 @@ esac
 
 cd "$(dirname "$0")/.."
 scripts/deps.sh bench
-cargo build --release --locked
-ferryfs=${CARGO_TARGET_DIR:-target}/release/ferryfs
+ferryfs=${FERRYFS_BINARY:-}
+if [ -z "$ferryfs" ]; then
+    cargo build --release --locked
+    ferryfs=${CARGO_TARGET_DIR:-target}/release/ferryfs
+fi
 work=$(mktemp -d "${FERRYFS_BENCH_DIR:-/var/tmp}/ferryfs-bench-XXXXXX")
 emulator=
 
@@ -113,9 +117,9 @@ def median(name, where):
     runs = [json.load(open(f"{work}/{name}.{where}.{n}.json"))["jobs"][0][side] for n in range(1, rounds + 1)]
     return statistics.median(run["bw_bytes"] for run in runs)
 
-print(f"{'':<12}{'below':>12}{'mount':>12}{'ratio':>8}")
+print(f"{'':<12}{'below':>14}{'mount':>14}{'ratio':>8}")
 for name, label in [("seqwrite", "write 1M"), ("seqread", "read 1M"),
                     ("randread", "read 4k"), ("randwrite", "write 4k")]:
     below, mount = median(name, "plain"), median(name, "mnt")
-    print(f"{label:<12}{below / 2**20:>8.0f} MiB/s{mount / 2**20:>6.0f} MiB/s{mount / below:>8.2f}")
+    print(f"{label:<12}{below / 2**20:>8.0f} MiB/s{mount / 2**20:>8.0f} MiB/s{mount / below:>8.2f}")
 END
