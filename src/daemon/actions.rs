@@ -103,10 +103,8 @@ impl Daemon {
             return Err(ActionError::NotFound(format!("nothing is known of {path} here")));
         };
         let left = match (sync, &key) {
-            (Some(sync), Some(key)) if kind != FileKind::Dir && self.rooms.outbox.is_idle_for(sync, key) => {
-                Left::default()
-            }
-            (Some(sync), Some(key)) => self.rooms.outbox.left(Some(sync), key.as_str()),
+            (Some(sync), Some(key)) if kind == FileKind::Dir => self.rooms.outbox.left(Some(sync), key.as_str()),
+            (Some(sync), Some(key)) => self.rooms.outbox.left_of(sync, key),
             _ => Left::default(),
         };
         Ok(self.collect(Some(ino), &left))
