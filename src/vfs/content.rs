@@ -83,7 +83,7 @@ impl Vfs {
     /// A verified backing file becomes the inode's clean content.
     pub(super) async fn adopt(&self, ino: Ino, backing: BackingNo, crc: Option<crate::types::Crc64>) -> Result<()> {
         let (adopted, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
-            let Some(inode) = tree.get_mut(ino) else { return None };
+            let inode = tree.get_mut(ino)?;
             if inode.row.content != Content::Absent {
                 return None;
             }

@@ -562,7 +562,7 @@ impl Vfs {
         self.inner
             .cache
             .disk_space()
-            .is_ok_and(|space| space.available.saturating_mul(u64::from(space.block_size)) < DISK_FULL)
+            .is_ok_and(|space| space.available.saturating_mul(space.block_size) < DISK_FULL)
     }
 }
 
