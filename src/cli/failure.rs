@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io::Write;
 
-use crate::{config, control};
+use crate::config;
+use crate::control;
 
 /// mount(8): incorrect invocation or permissions; mount failure.
 const HELPER_USAGE: u8 = 1;
