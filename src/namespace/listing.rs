@@ -41,26 +41,37 @@ impl Namespace {
     /// # Errors
     /// Not a directory; the store failed or is offline and the answer is not known here.
     pub async fn lookup(&self, parent: Ino, name: &str) -> Result<Lookup> {
-        match self.need(parent, name)? {
-            Need::Answer(answer) => return Ok(answer),
-            Need::List => {
-                if self.online(parent)? && !self.list_dir(parent, true).await? {
-                    self.probe(parent, name).await?;
-                }
-            }
-            Need::Probe => {
-                if self.online(parent)? {
-                    self.probe(parent, name).await?;
-                }
+        let need = self.need(parent, name)?;
+        if let Need::Answer(answer) = need {
+            return Ok(answer);
+        }
+        if self.online(parent)? {
+            match self.ask(parent, name, need).await {
+                // The network has just gone: what was known goes on being believed (P7).
+                Err(Error::Store(error)) if error.is_offline() => {}
+                other => other?,
             }
         }
         self.read(|tree| match tree.child(parent, name) {
             Some(ino) => Ok(Lookup::Found(ino)),
-            None if tree.mapping_of(parent).is_some_and(|mapping| mapping.is_offline()) => {
+            // Of a directory that was never listed nothing can be said: "not there" could make a
+            // program put something new in the place of what is there.
+            None if tree.mapping_of(parent).is_some_and(|mapping| mapping.is_offline())
+                && !tree.get(parent).is_some_and(|dir| dir.dir.as_ref().is_some_and(|dir| dir.listed.is_some())) =>
+            {
                 Err(Error::Offline(self.mapping_name(tree, parent)))
             }
             None => Ok(Lookup::Absent),
         })
+    }
+
+    async fn ask(&self, parent: Ino, name: &str, need: Need) -> Result<()> {
+        let whole = match need {
+            Need::Answer(_) => true,
+            Need::List => self.list_dir(parent, true).await?,
+            Need::Probe => false,
+        };
+        if whole { Ok(()) } else { self.probe(parent, name).await }
     }
 
     fn mapping_name(&self, tree: &Tree, ino: Ino) -> String {

@@ -559,10 +559,7 @@ impl Vfs {
     }
 
     pub(super) fn disk_is_full(&self) -> bool {
-        self.inner
-            .cache
-            .disk_space()
-            .is_ok_and(|space| space.available.saturating_mul(space.block_size) < DISK_FULL)
+        self.inner.cache.disk_space().is_ok_and(|space| space.available.saturating_mul(space.block_size) < DISK_FULL)
     }
 }
 
