@@ -17,6 +17,8 @@ use super::{Namespace, Tree};
 
 /// HEADs of one directory at a time.
 const HEADS: usize = 16;
+/// Keys that a probe of a name looks at, at most: the longest page of a listing.
+const PROBE_KEYS: u32 = 1000;
 /// Longest target of a symbolic link (PATH_MAX).
 const LINK_MAX: u64 = 4096;
 
@@ -94,7 +96,7 @@ impl Namespace {
                 if fresh(inode.checked) || fresh(inode.settled) || tree.is_top(inode.ino()) || inode.attempting {
                     return Ok(Need::Answer(Lookup::Found(inode.ino())));
                 }
-                if inode.handles > 0 || tree.is_pending(inode.ino()) {
+                if tree.is_pending(inode.ino()) {
                     return Ok(Need::Answer(Lookup::Found(inode.ino())));
                 }
             }
@@ -275,6 +277,27 @@ impl Namespace {
         current
     }
 
+    /// Whether anything lies below a prefix that is not on its way out.
+    async fn is_prefix(&self, mapping: &Mapping, prefix: String) -> Result<bool> {
+        // As many as must be seen to find one that stays.
+        let leaving = self.read(|tree| tree.leaving_below(mapping.target, &prefix));
+        let max_keys = u32::try_from(leaving + 1).unwrap_or(PROBE_KEYS).min(PROBE_KEYS);
+        let mut marker = None;
+        loop {
+            let options = ListOptions { prefix: prefix.clone(), max_keys, marker, ..ListOptions::default() };
+            let page = mapping.store.list(options).await;
+            mapping.observe(&page);
+            let page = page?;
+            if self.read(|tree| page.objects.iter().any(|meta| !tree.is_gone(mapping.target, &meta.key))) {
+                return Ok(true);
+            }
+            marker = page.next_marker;
+            if marker.is_none() {
+                return Ok(false);
+            }
+        }
+    }
+
     /// Asks the bucket for one name: as a directory (anything below it) and as an object.
     async fn probe(&self, parent: Ino, name: &str) -> Result<()> {
         let (mapping, prefix) = self.read(|tree| {
@@ -283,17 +306,16 @@ impl Namespace {
         })?;
         let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
         let key = Key(format!("{prefix}{name}"));
-        let below = ListOptions { prefix: format!("{key}/"), max_keys: 1, ..ListOptions::default() };
-        let (object, below) =
-            futures::join!(mapping.store.head(&key, HeadOptions::default()), mapping.store.list(below));
-        mapping.observe(&below);
-        let below = below?;
+        let (object, is_dir) = futures::join!(
+            mapping.store.head(&key, HeadOptions::default()),
+            self.is_prefix(&mapping, format!("{key}/"))
+        );
+        let is_dir = is_dir?;
         let object = match object {
             Ok(meta) => Some(meta),
             Err(error) if error.kind == ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
-        let is_dir = !below.objects.is_empty();
         let (replaced, commit) = self.update(Durability::Buffered, |tree, ops| {
             let known = tree.child(parent, name);
             if let Some(ino) = known {
@@ -317,10 +339,7 @@ impl Namespace {
             let target = mapping.target;
             let replaced = tree.obsolete(parent, name, moment.now, ops);
             if is_dir {
-                let all_leaving = below.objects.iter().all(|meta| tree.is_leaving(target, &meta.key));
-                if !all_leaving {
-                    tree.insert_dir(parent, name, moment);
-                }
+                tree.insert_dir(parent, name, moment);
             } else if let Some(meta) = &object
                 && !tree.is_leaving(target, &meta.key)
             {
@@ -345,7 +364,9 @@ impl Namespace {
                 return Ok(None);
             }
             let mapping = tree.mapping_of(ino).cloned().ok_or(Error::NotFound)?;
-            let key = tree.key(ino).ok_or(Error::NotFound)?;
+            // Renamed and not copied yet, it is still at its old key.
+            let there = inode.row.remote.as_ref().map(|remote| remote.key.clone());
+            let key = there.or_else(|| tree.key(ino)).ok_or(Error::NotFound)?;
             Ok::<_, Error>(Some((mapping, key, inode.row.kind)))
         })?;
         let Some((mapping, key, kind)) = asked else { return Ok(ino) };
@@ -393,12 +414,32 @@ impl Namespace {
         let ((current, replaced), commit) = self.update(Durability::Buffered, |tree, ops| {
             ops.push(Op::PutAttribute(row.clone()));
             let Some(inode) = tree.get(ino) else { return (None, Vec::new()) };
-            if inode.row.attrs_known || tree.is_pending(ino) {
+            if inode.row.attrs_known {
                 return (Some(ino), Vec::new());
             }
-            let same = inode.row.kind == kind
-                && inode.row.remote.as_ref().is_none_or(|remote| remote.etag == meta.etag || inode.is_dir());
-            if !same {
+            let same_version =
+                inode.row.remote.as_ref().is_none_or(|remote| remote.etag == meta.etag || inode.is_dir());
+            if tree.is_pending(ino) {
+                // Renamed here: the version that was listed moves on, and it may prove to be a link.
+                // Whatever else waits here wins over what the bucket says (R7).
+                let changed = inode.row.attr_generation != inode.row.remote_attr_generation || inode.is_dirty();
+                let moved = inode.row.remote.as_ref().is_some_and(|remote| remote.key == meta.key);
+                if moved
+                    && same_version
+                    && !changed
+                    && !inode.attempting
+                    && inode.is_dir() == (kind == FileKind::Dir)
+                    && let Some(inode) = tree.get_mut(ino)
+                {
+                    inode.row.kind = kind;
+                    inode.row.attrs = attrs;
+                    inode.row.attrs_known = true;
+                    inode.row.symlink = symlink;
+                    tree.persist(ino, ops);
+                }
+                return (Some(ino), Vec::new());
+            }
+            if !(inode.row.kind == kind && same_version) {
                 let (dir, name) = (inode.row.parent, inode.row.name.clone());
                 let replaced = tree.obsolete(dir, &name, moment.now, ops);
                 return (tree.discover(dir, &name, &meta, Some(&row), moment), replaced);

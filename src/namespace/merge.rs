@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::journal::{AttributeRow, Op, Remote};
 use crate::store::ObjectMeta;
-use crate::types::{BackingNo, FileKind, Ino, Key, TimeNs};
+use crate::types::{BackingNo, FileKind, Ino, Key, TargetId, TimeNs};
 
 use super::inode::Inode;
 use super::tree::{OWN_OVERRIDES, Tree, below_prefix};
@@ -48,7 +48,8 @@ pub(crate) struct Moment {
 pub(crate) struct Doubts {
     /// Own objects that the listing does not show: HEAD them before they are dropped (R7).
     pub(crate) missing: Vec<Ino>,
-    /// Names that we deleted lately and that the listing still shows: HEAD them before showing.
+    /// Names that we deleted lately, or of which we deleted something, and that the listing still
+    /// shows: probe them before showing.
     pub(crate) risen: Vec<String>,
 }
 
@@ -72,7 +73,7 @@ impl Tree {
 
     /// The key is an own version on its way out: owed for removal, or waiting to be copied to
     /// another name.
-    pub(crate) fn is_leaving(&self, target: crate::types::TargetId, key: &Key) -> bool {
+    pub(crate) fn is_leaving(&self, target: TargetId, key: &Key) -> bool {
         self.removals.contains_key(&(target, key.clone()))
             || self
                 .at_remote(target, key)
@@ -106,7 +107,7 @@ impl Tree {
             self.merge_file(dir, name, meta, known.get(&meta.key), moment, &mut replaced, &mut doubts, ops);
         }
         for name in &listed.dirs {
-            self.merge_subdir(dir, name, moment, &mut replaced, ops);
+            self.merge_subdir(dir, name, moment, &mut replaced, &mut doubts, ops);
         }
         let present: Vec<(String, Ino)> =
             self.children(dir).into_iter().flatten().map(|(name, ino)| (name.clone(), *ino)).collect();
@@ -182,7 +183,15 @@ impl Tree {
         }
     }
 
-    fn merge_subdir(&mut self, dir: Ino, name: &str, moment: Moment, replaced: &mut Vec<Replaced>, ops: &mut Vec<Op>) {
+    fn merge_subdir(
+        &mut self,
+        dir: Ino,
+        name: &str,
+        moment: Moment,
+        replaced: &mut Vec<Replaced>,
+        doubts: &mut Doubts,
+        ops: &mut Vec<Op>,
+    ) {
         match self.child(dir, name) {
             Some(ino) if self.get(ino).is_some_and(Inode::is_dir) => {
                 if let Some(inode) = self.get_mut(ino) {
@@ -192,27 +201,37 @@ impl Tree {
             Some(ino) => {
                 if !self.holds_pending(ino) && !self.overrides(ino, moment.began) {
                     replaced.extend(self.obsolete(dir, name, moment.now, ops));
-                    self.discover_dir(dir, name, moment);
+                    self.discover_dir(dir, name, moment, doubts);
                 }
             }
-            None => self.discover_dir(dir, name, moment),
+            None => self.discover_dir(dir, name, moment, doubts),
         }
     }
 
-    /// A prefix of which nothing is known yet. It is not shown while all that makes it visible is on
-    /// its way out.
-    fn discover_dir(&mut self, dir: Ino, name: &str, moment: Moment) {
+    /// A prefix of which nothing is known yet. It is not shown before a look below it when what makes
+    /// it visible may be on its way out.
+    fn discover_dir(&mut self, dir: Ino, name: &str, moment: Moment, doubts: &mut Doubts) {
         let Some(prefix) = self.prefix(dir) else { return };
         let Some(target) = self.get(dir).map(|inode| inode.row.target) else { return };
-        let prefix = format!("{prefix}{name}/");
-        let leaving = below_prefix(&self.removals, target, &prefix).next().is_some()
-            || below_prefix(&self.deleted, target, &prefix).next().is_some()
-            || below_prefix(&self.by_remote, target, &prefix)
-                .any(|(key, inos)| inos.iter().any(|ino| self.key(*ino).as_ref() != Some(key)));
-        if leaving {
-            return;
+        if self.leaving_below(target, &format!("{prefix}{name}/")) > 0 {
+            doubts.risen.push(name.to_owned());
+        } else {
+            self.insert_dir(dir, name, moment);
         }
-        self.insert_dir(dir, name, moment);
+    }
+
+    /// How many keys below a prefix are on their way out, or were deleted lately.
+    pub(crate) fn leaving_below(&self, target: TargetId, prefix: &str) -> usize {
+        below_prefix(&self.removals, target, prefix).count()
+            + below_prefix(&self.deleted, target, prefix).count()
+            + below_prefix(&self.by_remote, target, prefix)
+                .filter(|(key, inos)| inos.iter().any(|ino| self.key(*ino).as_ref() != Some(key)))
+                .count()
+    }
+
+    /// The key is on its way out, or was deleted so lately that a listing may still show it.
+    pub(crate) fn is_gone(&self, target: TargetId, key: &Key) -> bool {
+        self.is_leaving(target, key) || self.deleted.contains_key(&(target, key.clone()))
     }
 
     /// A directory that the bucket has and that is not known here.
