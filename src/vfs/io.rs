@@ -90,7 +90,8 @@ impl Vfs {
 
     pub(super) async fn do_fsync(&self, ino: Ino) -> Result<()> {
         // The name must be as durable as the content: one barrier carries every row so far.
-        if let Ok((_, file)) = self.inner.backing_file(ino) {
+        if self.with_inode(ino, |inode| inode.row.backing)?.is_some() {
+            let (_, file) = self.inner.backing_file(ino)?;
             off_thread(move || disk::sync_file(&file)).await?;
         }
         Ok(self.inner.namespace.barrier().await?)

@@ -1,5 +1,5 @@
 //! The lock of an inode's open state. Order: ascending inode -> the tree -> the cache's space ->
-//! the journal's queue. No call takes two inode locks.
+//! the journal's queue. No call waits for a second inode lock.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,12 @@ impl InodeLocks {
             table.entry(ino).or_default().clone()
         };
         slot.lock_owned().await
+    }
+
+    /// The state, if nobody has it locked. May be asked with other inodes locked: it never waits.
+    pub(super) fn try_lock(&self, ino: Ino) -> Option<Locked> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.entry(ino).or_default().clone().try_lock_owned().ok()
     }
 
     /// Forgets a state that says nothing: no handle, no session. Called with the state locked.

@@ -64,7 +64,12 @@ impl Vfs {
         } else {
             self.ensure_readable(ino, state).await?;
         }
-        self.attach(ino, flags, write, state)
+        let attached = self.attach(ino, flags, write, state);
+        if attached.is_err() && state.writers == 0 && state.session.is_some() {
+            // No RELEASE will come to end the session.
+            self.try_end_session(ino, state).await;
+        }
+        attached
     }
 
     /// What the kernel believes of the inode is at most `attr_ttl` old, and its attributes are the
@@ -130,12 +135,32 @@ impl Vfs {
         });
         let (backing, prior) = begun?;
         commit.durable().await?;
+        let base = match self.base_of(ino, backing) {
+            Ok(base) => base,
+            Err(error) => {
+                // Nobody can write: left `open`, it would never go up, and be torn at the next start.
+                let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+                    if let Some(inode) = tree.get_mut(ino) {
+                        restore(inode, &prior);
+                        tree.persist(ino, ops);
+                    }
+                });
+                commit.durable().await?;
+                self.inner.uploader.changed(ino);
+                return Err(error);
+            }
+        };
+        state.session = Some(Session { base, fresh: false, prior, hold: None });
+        Ok(())
+    }
+
+    /// What a session starts from; the content is among what may change when this returns.
+    fn base_of(&self, ino: Ino, backing: BackingNo) -> Result<Mark> {
         self.inner.cache.to_dirty(backing)?;
         let file = self.inner.cache.open_read(backing)?;
         let base = mark(&file)?;
         self.inner.live.insert(ino, file);
-        state.session = Some(Session { base, fresh: false, prior, hold: None });
-        Ok(())
+        Ok(base)
     }
 
     /// O_TRUNC: new content from nothing. Without other handles it gets a new backing file, so that
@@ -504,12 +529,7 @@ impl Vfs {
         let (linked, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return false };
             match verdict {
-                Verdict::Unchanged => {
-                    inode.row.content = session.prior.content;
-                    inode.row.generation = session.prior.generation;
-                    inode.row.mark = session.prior.mark;
-                    inode.row.hold = session.prior.hold;
-                }
+                Verdict::Unchanged => restore(inode, &session.prior),
                 Verdict::Closed => {
                     inode.row.content = Content::Closed;
                     inode.row.mark = Some(now);
@@ -542,9 +562,12 @@ impl Vfs {
             let path = self.inner.namespace.read(|tree| tree.shown_path(ino));
             tracing::warn!(path, ?hold, "held: not uploaded until a program writes it anew");
         }
-        if linked && !clean {
+        if linked {
+            // Clean too: what was renamed or had its mode changed while it was open has waited.
             self.inner.uploader.changed(ino);
-            self.sync_soon(ino);
+            if !clean {
+                self.sync_soon(ino);
+            }
         }
         Ok(true)
     }
@@ -576,6 +599,14 @@ pub(super) fn inherited_gid(parent: Option<&Inode>, caller: Caller) -> u32 {
 /// C6: signals that end a program in the middle of what it was doing.
 fn is_fatal(signal: Option<i32>) -> bool {
     matches!(signal, Some(libc::SIGKILL | libc::SIGSEGV | libc::SIGBUS | libc::SIGABRT | libc::SIGXFSZ))
+}
+
+/// Nothing was written: as it was.
+fn restore(inode: &mut Inode, prior: &Prior) {
+    inode.row.content = prior.content;
+    inode.row.generation = prior.generation;
+    inode.row.mark = prior.mark;
+    inode.row.hold = prior.hold;
 }
 
 /// The inode's size and times from its backing file.

@@ -87,10 +87,13 @@ fn settle(
         return Ok(());
     }
     if row.content == Content::Clean {
+        // A cache directory may be emptied between starts: what is missing is fetched again.
+        let mut missing = true;
         if let Some(backing) = row.backing {
+            missing = cache.open_read(backing).is_err();
             cache.tell(backing, row.size, true);
         }
-        if rebooted {
+        if rebooted || missing {
             namespace.touch(|tree| {
                 if let Some(inode) = tree.get_mut(row.ino) {
                     inode.unverified = true;

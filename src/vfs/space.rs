@@ -1,5 +1,6 @@
 //! Room in the cache: evict what the bucket has, hold back what it has not (P7).
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::journal::{Content, Durability};
@@ -43,7 +44,7 @@ impl Vfs {
 
     /// Lets clean content go, least recently used first, so that `wanted` more bytes fit.
     pub(super) async fn evict(&self, wanted: u64) -> Result<usize> {
-        let victims = self.inner.cache.victims(wanted);
+        let victims: HashSet<BackingNo> = self.inner.cache.victims(wanted).into_iter().collect();
         if victims.is_empty() {
             return Ok(0);
         }
@@ -55,16 +56,22 @@ impl Vfs {
         });
         let mut free = Vec::new();
         for (ino, backing) in candidates {
+            // Who opens it right now relies on the content that it has found: left alone. Others
+            // wait until it is gone.
+            let Some(state) = self.inner.locks.try_lock(ino) else { continue };
             // C4: a mapping that outlived its handle may still be stored through.
             let quiet = self.inner.cache.open_read(backing).and_then(|file| self.inner.cache.is_quiescent(&file));
-            if quiet.is_ok_and(|quiet| quiet) {
-                free.push((ino, backing));
+            if state.is_idle() && quiet.is_ok_and(|quiet| quiet) {
+                free.push((ino, backing, state));
+            } else {
+                self.inner.locks.release(ino, state);
             }
         }
         // J2: "clean + owed" and the letting go are on disk before the content goes.
         let (gone, commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
             let mut gone = Vec::new();
-            for (ino, backing) in free {
+            for (ino, backing, _) in &free {
+                let (ino, backing) = (*ino, *backing);
                 let Some(inode) = tree.get_mut(ino) else { continue };
                 let evictable = inode.row.content == Content::Clean
                     && inode.row.backing == Some(backing)
@@ -82,10 +89,16 @@ impl Vfs {
             }
             gone
         });
-        commit.durable().await?;
-        for backing in &gone {
-            self.inner.cache.discard(*backing);
+        let durable = commit.durable().await;
+        if durable.is_ok() {
+            for backing in &gone {
+                self.inner.cache.discard(*backing);
+            }
         }
+        for (ino, _, state) in free {
+            self.inner.locks.release(ino, state);
+        }
+        durable?;
         Ok(gone.len())
     }
 
