@@ -84,7 +84,7 @@ impl Daemon {
         for dir in dirs {
             self.rooms.namespace.expire(dir);
         }
-        self.rooms.uploader.hurry();
+        self.rooms.uploader.retry();
     }
 
     /// What is left anywhere.

@@ -92,8 +92,9 @@ impl Mapping {
         }
     }
 
-    /// The reserved key of an attempt (R3).
-    pub fn reserved_key(&self, ino: Ino, attempt: u64) -> Key {
-        Key(format!("{}{RESERVED_NAME}/{ino}.{attempt}", self.prefix))
+    /// The reserved key of a version of an inode of this mount (R3): inode numbers are every
+    /// host's own.
+    pub fn reserved_key(&self, mount_uuid: &str, ino: Ino, generation: u64) -> Key {
+        Key(format!("{}{RESERVED_NAME}/{mount_uuid}.{ino}.{generation}", self.prefix))
     }
 }

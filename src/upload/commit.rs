@@ -1,7 +1,5 @@
 //! The ends of attempts: the one transaction of success, and what failures leave behind.
 
-use std::time::Duration;
-
 use crate::failpoint;
 use crate::journal::{AttemptKind, AttemptRow, AttributeRow, Content, Durability, Op, Remote};
 use crate::namespace::remote_of;
@@ -11,7 +9,7 @@ use crate::types::{Crc64, FileKind, Ino, TimeNs};
 use super::Uploader;
 use super::error::{StepError, StepResult};
 use super::plan::Job;
-use super::queue::{Next, Work};
+use super::queue::Next;
 use super::status::Flight;
 
 /// A verified version.
@@ -64,24 +62,30 @@ impl Uploader {
             inode.settled = Some(now);
             inode.checked = Some(now);
             let clean = (inode.row.content == Content::Clean).then_some(()).and(inode.row.backing);
-            let (kind, symlink) = (inode.row.kind, inode.row.symlink.clone());
+            let (kind, symlink, attrs_known) = (inode.row.kind, inode.row.symlink.clone(), inode.row.attrs_known);
             tree.set_remote(attempt.ino, Some(remote.clone()));
             if let Some(old) = old.filter(|old| old.key != key) {
-                // R3: only if no other inode's version stands there.
-                if tree.at_remote(target, &old.key).is_empty() {
+                // R3: only if no other inode's version stands there. An unlinked one that is still
+                // read holds the removal back, not off: nobody would owe it later.
+                let another =
+                    tree.at_remote(target, &old.key).iter().any(|other| tree.get(*other).is_some_and(|o| o.row.linked));
+                if !another {
                     removals.push(old.key.clone());
                     tree.owe_removal(target, &old, attempt.ino, wall, ops);
                 }
             }
-            ops.push(Op::PutAttribute(AttributeRow {
-                target,
-                key: key.clone(),
-                etag: remote.etag.clone(),
-                kind,
-                attrs: attempt.attrs,
-                symlink,
-                crc64: remote.crc64,
-            }));
+            // What was copied unseen may be a link: its row waits for the HEAD that tells.
+            if attrs_known {
+                ops.push(Op::PutAttribute(AttributeRow {
+                    target,
+                    key: key.clone(),
+                    etag: remote.etag.clone(),
+                    kind,
+                    attrs: attempt.attrs,
+                    symlink,
+                    crc64: remote.crc64,
+                }));
+            }
             if !linked {
                 // R2: unlinked during the attempt: the result is a removal owed.
                 removals.push(key.clone());
@@ -121,18 +125,17 @@ impl Uploader {
         Ok(Next::Done)
     }
 
-    /// After any attempt: the inode may be forgotten, or has changed meanwhile.
-    pub(super) async fn end_attempt(&self, ino: Ino) -> StepResult<()> {
-        let (pending, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+    /// After any attempt: the inode may be forgotten, or has changed meanwhile: whether it waits for
+    /// another step.
+    pub(super) async fn end_attempt(&self, ino: Ino) -> StepResult<bool> {
+        let ((pending, trash), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             if let Some(inode) = tree.get_mut(ino) {
                 inode.attempting = false;
             }
             let trash = tree.reap(ino, ops);
-            let inode = tree.get(ino);
-            let recheck = inode.is_some_and(|inode| inode.row.recheck_at.is_some());
+            let recheck = tree.get(ino).is_some_and(|inode| inode.row.recheck_at.is_some());
             (tree.is_pending(ino) || recheck, trash)
         });
-        let (pending, trash) = pending;
         if let Some(backing) = trash {
             // J2: the row that lets it go is on disk before the file goes.
             drop(commit);
@@ -141,13 +144,7 @@ impl Uploader {
         } else {
             commit.in_background();
         }
-        if pending {
-            let at = self.now();
-            let in_hand_is_put_again = self.inner.options.delay.min(Duration::from_millis(50));
-            self.queue().put_sooner(Work::Inode(ino), at + in_hand_is_put_again);
-        }
-        self.inner.wake.notify_one();
-        Ok(())
+        Ok(pending)
     }
 
     /// A request failed. If it certainly was not applied the attempt is over; otherwise it must be
@@ -178,9 +175,12 @@ impl Uploader {
                 Ok(StepError::Unknown(attempt.attempt, error))
             }
             Ok(meta) => {
-                // The next look expects this version (it is a conflict, logged there).
                 self.drop_attempt(attempt).await?;
                 let remote = remote_of(&meta);
+                if !self.is_ours(&meta) && self.adopt_marker(attempt, &remote).await? {
+                    return Ok(StepError::Changed);
+                }
+                // The next look expects this version (it is a conflict, logged there).
                 if !self.is_ours(&meta) {
                     self.count(|counters| counters.conflicts += 1);
                     tracing::warn!(key = %attempt.key, etag = %meta.etag, "conflict: another host made this object; ours replaces it");
@@ -197,6 +197,22 @@ impl Uploader {
                 Ok(StepError::Store(error))
             }
         }
+    }
+
+    /// N1: a marker never goes over an existing one: another host's is the directory's. `false`: it
+    /// is no directory.
+    async fn adopt_marker(&self, attempt: &AttemptRow, found: &Remote) -> StepResult<bool> {
+        let (adopted, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            let Some(inode) = tree.get_mut(attempt.ino).filter(|inode| inode.is_dir()) else { return false };
+            inode.row.remote_attr_generation = attempt.attr_generation;
+            // Unless a program has changed its attributes since, the marker's are the true ones.
+            inode.row.attrs_known = inode.row.attr_generation != attempt.attr_generation;
+            tree.set_remote(attempt.ino, Some(found.clone()));
+            tree.persist(attempt.ino, ops);
+            true
+        });
+        commit.durable().await?;
+        Ok(adopted)
     }
 
     pub(super) async fn drop_attempt(&self, attempt: &AttemptRow) -> StepResult<()> {
@@ -234,18 +250,31 @@ impl Uploader {
         Ok(StepError::Mismatch(what))
     }
 
-    /// The CRC64 that the store reports of a key; `None` if it does not tell.
-    pub(super) async fn ask_crc(&self, job: &Job) -> StepResult<Option<Crc64>> {
-        let meta = job.mapping.store.head(&job.key, HeadOptions::default()).await.map_err(StepError::Store)?;
-        Ok(meta.crc64)
+    /// The CRC64 that the store reports of what was just stored; `None` if it does not tell. A
+    /// store that cannot be asked leaves the attempt to be settled.
+    pub(super) async fn crc_there(
+        &self,
+        attempt: &AttemptRow,
+        job: &Job,
+        told: Option<Crc64>,
+    ) -> StepResult<Option<Crc64>> {
+        if told.is_some() {
+            return Ok(told);
+        }
+        match job.mapping.store.head(&job.key, HeadOptions::default()).await {
+            Ok(meta) => Ok(meta.crc64),
+            Err(error) => Err(self.give_up(attempt, store::Error { outcome: Outcome::Unknown, ..error }).await?),
+        }
     }
 
-    /// The object was made by this very attempt (by size and CRC64 only if it has no name).
+    /// The object was made by this very attempt (by size and CRC64 only if it has no name; every
+    /// marker has the same).
     pub(super) fn is_attempt(&self, meta: &store::ObjectMeta, attempt: &AttemptRow) -> bool {
         match meta.headers.metadata.get(crate::namespace::FERRY_HEADER) {
             Some(ferry) => *ferry == self.ferry(attempt.ino, attempt.attempt),
             None => {
                 attempt.kind != AttemptKind::Copy
+                    && !attempt.key.as_str().ends_with('/')
                     && meta.size == attempt.size
                     && meta.crc64.is_some()
                     && meta.crc64 == attempt.crc64

@@ -2,8 +2,8 @@
 
 use crate::failpoint;
 use crate::journal::{AttemptKind, Content, Durability, Op, Remote};
-use crate::namespace::remote_of;
-use crate::store::{CopyOptions, CopySource, ErrorKind, HeadOptions};
+use crate::namespace::{attributes_of, remote_of};
+use crate::store::{CopyOptions, CopySource, ErrorKind, HeadOptions, ObjectMeta};
 use crate::types::FileKind;
 
 use super::Uploader;
@@ -30,6 +30,11 @@ impl Uploader {
             // One call copies no more; content that is here goes up again, in parts.
             return self.send_instead(job).await;
         }
+        // What nobody has looked at here keeps the attributes that it has there (N3).
+        let known = self.inner.namespace.read(|tree| tree.get(job.ino).is_some_and(|inode| inode.row.attrs_known));
+        let job = &if known { job.clone() } else { carrying(job, &meta) };
+        let onto_itself = source.key == job.key;
+        let forbid_overwrite = if onto_itself { false } else { self.expect(job).await? == Expected::Absent };
         let attempt = {
             let mut attempt = self.begin(job, AttemptKind::Copy, source.size, source.crc64).await?;
             attempt.source = Some(source.key.clone());
@@ -38,8 +43,6 @@ impl Uploader {
             commit.durable().await?;
             attempt
         };
-        let onto_itself = source.key == job.key;
-        let forbid_overwrite = if onto_itself { false } else { self.expect(job).await? == Expected::Absent };
         let options = CopyOptions {
             replace_headers: Some(self.headers(job, attempt.attempt, Some(&meta.headers))),
             forbid_overwrite,
@@ -58,10 +61,7 @@ impl Uploader {
             Err(error) => return Err(self.give_up(&attempt, error).await?),
         };
         failpoint::hit(failpoint::UPLOAD_AFTER_PUT);
-        let there = match stored.crc64 {
-            Some(crc) => Some(crc),
-            None => self.ask_crc(job).await?,
-        };
+        let there = self.crc_there(&attempt, job, stored.crc64).await?;
         let known = source.crc64.or(meta.crc64);
         if let (Some(there), Some(known)) = (there, known)
             && there != known
@@ -88,14 +88,20 @@ impl Uploader {
             path = job.path,
             "conflict: the object was changed or removed elsewhere before it was moved here"
         );
-        let local = self.inner.namespace.read(|tree| {
-            tree.get(job.ino)
-                .is_some_and(|inode| inode.row.content == Content::Clean || inode.row.kind == FileKind::Symlink)
-        });
-        if local {
-            return self.send_instead(job).await;
+        let content = self.inner.namespace.read(|tree| tree.get(job.ino).map(|inode| inode.row.content));
+        match content {
+            Some(Content::Absent) if job.kind != FileKind::Symlink => {}
+            Some(Content::Absent | Content::Clean) => return self.send_instead(job).await,
+            // Opened for writing meanwhile: what the program closes goes up, whatever stood there.
+            Some(Content::Open | Content::Flushed | Content::Closed | Content::Torn) | None => {
+                return Err(StepError::Changed);
+            }
         }
+        let mut marker = None;
         let (known, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            if tree.get(job.ino).is_none_or(|inode| inode.row.content != Content::Absent) {
+                return true;
+            }
             match found {
                 Some(remote) => {
                     if let Some(inode) = tree.get_mut(job.ino) {
@@ -109,16 +115,23 @@ impl Uploader {
                 None => {
                     let Some(inode) = tree.get(job.ino) else { return false };
                     let (parent, name) = (inode.row.parent, inode.row.name.clone());
-                    tree.set_remote(job.ino, None);
-                    // Nothing of it is left anywhere: the name goes too.
-                    if let Err(error) = tree.unlink(parent, &name, job.attrs.mtime, ops) {
-                        tracing::debug!(%error, path = job.path, "the name was gone already");
+                    // Nothing of it is left anywhere: the name goes too, if it has not gone already
+                    // or means another inode by now.
+                    if tree.child(parent, &name) == Some(job.ino) {
+                        tree.set_remote(job.ino, None);
+                        match tree.unlink(parent, &name, job.attrs.mtime, ops) {
+                            Ok(unlinked) => marker = unlinked.marker,
+                            Err(error) => tracing::debug!(%error, path = job.path, "the name was gone already"),
+                        }
                     }
                     false
                 }
             }
         });
         commit.durable().await?;
+        if let Some(dir) = marker {
+            self.changed(dir);
+        }
         Ok(if known { Next::After(std::time::Duration::ZERO) } else { Next::Done })
     }
 
@@ -128,9 +141,12 @@ impl Uploader {
             tree.get(job.ino).filter(|inode| inode.row.content == Content::Clean).and_then(|inode| inode.row.backing)
         });
         let Some(backing) = backing else {
-            if job.kind == FileKind::Symlink {
+            if job.kind != FileKind::File {
                 let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
                     tree.set_remote(job.ino, None);
+                    if let Some(inode) = tree.get_mut(job.ino) {
+                        inode.row.marker_wanted |= inode.is_dir();
+                    }
                     tree.persist(job.ino, ops);
                 });
                 commit.durable().await?;
@@ -179,4 +195,10 @@ impl Uploader {
         tracing::warn!(path = job.path, key = %job.key, "a late request undid the version in the bucket; it is sent again");
         self.send_instead(job).await
     }
+}
+
+/// The job with the kind and the attributes that the source's headers tell.
+fn carrying(job: &Job, source: &ObjectMeta) -> Job {
+    let (kind, attrs) = attributes_of(source, &job.mapping.defaults);
+    Job { kind, attrs, ..job.clone() }
 }

@@ -227,7 +227,21 @@ impl Uploader {
         self.inner.wake.notify_one();
     }
 
-    /// Everything goes up now, without delay (a drain, a wait).
+    /// An inode lost its name: what waited for its next step may go on.
+    pub fn let_go(&self, ino: Ino) {
+        let now = self.now();
+        self.queue().wake_behind(ino, now);
+        self.inner.wake.notify_one();
+    }
+
+    /// What failed is tried again now: the store answers again, or its credentials were replaced.
+    pub fn retry(&self) {
+        let now = self.now();
+        self.queue().retry(now);
+        self.inner.wake.notify_one();
+    }
+
+    /// Everything goes up now, without delay (a drain, a wait). Pauses after failures stay.
     pub fn hurry(&self) {
         let now = self.now();
         self.queue().hurry(now);

@@ -95,10 +95,7 @@ impl Uploader {
             }
         };
         failpoint::hit(failpoint::UPLOAD_AFTER_COMPLETE);
-        let there = match stored.crc64 {
-            Some(crc) => Some(crc),
-            None => self.ask_crc(job).await?,
-        };
+        let there = self.crc_there(&attempt, job, stored.crc64).await?;
         // Every part was verified by MD5; a store that tells no CRC64 of the whole leaves it at that.
         if there.is_some_and(|there| there != crc) {
             return Err(self.mismatch(&attempt, there).await?);

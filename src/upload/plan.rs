@@ -48,8 +48,10 @@ pub(super) enum Step {
     Nothing,
     /// Look again at this time.
     At(TimeNs),
+    /// Something else under way must end first.
+    Blocked,
     /// These inodes must be settled first.
-    Blocked(Vec<Ino>),
+    Behind(Vec<Ino>),
     /// Send content to the wanted key.
     Send(Job, Body),
     /// Copy the remote version to the wanted key, with the wanted attributes.
@@ -60,11 +62,25 @@ pub(super) enum Step {
     Recheck(Job, Remote),
 }
 
-/// Plans for one inode. `now` is wall time.
-pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs) -> Step {
+impl Step {
+    /// What the step is about, if it asks the store.
+    pub(super) fn job(&self) -> Option<&Job> {
+        match self {
+            Step::Send(job, _) | Step::Copy(job, _) | Step::Displace(job, _) | Step::Recheck(job, _) => Some(job),
+            Step::Nothing | Step::At(_) | Step::Blocked | Step::Behind(_) => None,
+        }
+    }
+}
+
+/// Plans for one inode. `now` is wall time; `mount_uuid` sets our reserved keys apart from those of
+/// other hosts.
+pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs, mount_uuid: &str) -> Step {
     let Some(inode) = tree.get(ino) else { return Step::Nothing };
-    if !inode.row.linked || inode.attempting {
+    if !inode.row.linked {
         return Step::Nothing;
+    }
+    if inode.attempting {
+        return Step::Blocked;
     }
     let (Some(mapping), Some(key)) = (tree.mapping_of(ino), tree.key(ino)) else { return Step::Nothing };
     let row = &inode.row;
@@ -91,9 +107,12 @@ pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs) -> Step {
         Occupied::Free(expected) => expected,
         Occupied::By(others) => {
             if let Some(stuck) = others.iter().find(|other| needs_displacing(tree, **other, ino)) {
-                return displace(tree, *stuck).unwrap_or(Step::Blocked(others));
+                return displace(tree, *stuck, mount_uuid).unwrap_or(Step::Blocked);
             }
-            return Step::Blocked(others);
+            // An unlinked inode never moves: its last reader's close is waited for.
+            let moving: Vec<Ino> =
+                others.into_iter().filter(|other| tree.get(*other).is_some_and(|other| other.row.linked)).collect();
+            return if moving.is_empty() { Step::Blocked } else { Step::Behind(moving) };
         }
     };
     match step {
@@ -198,11 +217,11 @@ fn needs_displacing(tree: &Tree, other: Ino, ino: Ino) -> bool {
     }
 }
 
-fn displace(tree: &Tree, ino: Ino) -> Option<Step> {
+fn displace(tree: &Tree, ino: Ino, mount_uuid: &str) -> Option<Step> {
     let inode = tree.get(ino)?;
     let remote = inode.row.remote.clone()?;
     let mapping = tree.mapping_of(ino)?.clone();
-    let key = mapping.reserved_key(ino, inode.row.generation);
+    let key = mapping.reserved_key(mount_uuid, ino, inode.row.generation);
     Some(Step::Displace(
         Job {
             ino,

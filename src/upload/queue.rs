@@ -21,40 +21,84 @@ pub(super) enum Work {
 pub(super) enum Next {
     /// Nothing more to do, until told.
     Done,
-    /// Look again after this long.
+    /// Look again after this long, whoever hurries.
     After(Duration),
     /// Look again when something else has ended.
     Blocked,
+    /// Look again when a look at this inode has ended.
+    Behind(Ino),
+}
+
+/// Work that waits for other work is looked at again after this long all the same: what it waits
+/// for may end in ways that nobody tells the queue of.
+const STALLED_LOOK: Duration = Duration::from_secs(5);
+
+/// When work is due.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    at: Duration,
+    /// A pause after a failure, or a stall: a drain does not shorten it, or it would turn into a
+    /// storm of repeats.
+    patient: bool,
 }
 
 /// Work by due time. Work that is told of while it is in hand is looked at again afterwards.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     due: BTreeSet<(Duration, Work)>,
-    at: HashMap<Work, Duration>,
+    at: HashMap<Work, Due>,
     in_hand: HashSet<Work>,
     again: HashMap<Work, Duration>,
+    /// Woken by the end of any look.
     blocked: HashSet<Work>,
+    /// Woken by the end of a look at one inode: waking all of a large tree's files at the end of
+    /// each of them would cost the square of their number.
+    behind: HashMap<Ino, HashSet<Work>>,
+    stalled: HashMap<Work, Ino>,
 }
 
 impl Queue {
     /// Looks at `work` at `at`; a later call moves the time.
     pub(super) fn put(&mut self, work: Work, at: Duration) {
+        self.schedule(work, Due { at, patient: false });
+    }
+
+    fn schedule(&mut self, work: Work, due: Due) {
         if self.in_hand.contains(&work) {
-            self.again.insert(work, at);
+            self.again.insert(work, due.at);
             return;
         }
-        self.blocked.remove(&work);
-        if let Some(old) = self.at.insert(work.clone(), at) {
-            self.due.remove(&(old, work.clone()));
+        self.unstall(&work);
+        if let Some(old) = self.at.insert(work.clone(), due) {
+            self.due.remove(&(old.at, work.clone()));
         }
-        self.due.insert((at, work));
+        self.due.insert((due.at, work));
+    }
+
+    fn unstall(&mut self, work: &Work) {
+        self.blocked.remove(work);
+        if let Some(ino) = self.stalled.remove(work)
+            && let Some(behind) = self.behind.get_mut(&ino)
+        {
+            behind.remove(work);
+            if behind.is_empty() {
+                self.behind.remove(&ino);
+            }
+        }
     }
 
     /// As [`Queue::put`], but never later than it was.
     pub(super) fn put_sooner(&mut self, work: Work, at: Duration) {
-        let at = self.at.get(&work).map_or(at, |old| at.min(*old));
+        let at = self.at.get(&work).map_or(at, |old| at.min(old.at));
         self.put(work, at);
+    }
+
+    /// Looks at `work` at `at`, unless it has its time, or is waited for, already: a pause after a
+    /// failure stays.
+    pub(super) fn ensure(&mut self, work: Work, at: Duration) {
+        if !self.at.contains_key(&work) && !self.in_hand.contains(&work) {
+            self.put(work, at);
+        }
     }
 
     /// Takes the first work that is due.
@@ -65,6 +109,7 @@ impl Queue {
         }
         self.due.remove(&(at, work.clone()));
         self.at.remove(&work);
+        self.unstall(&work);
         self.in_hand.insert(work.clone());
         Some(work)
     }
@@ -74,23 +119,29 @@ impl Queue {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// A look has ended. Whatever was blocked is due again.
+    /// A look has ended. What waited for it is due again.
     pub(super) fn ended(&mut self, work: Work, next: Next, now: Duration) {
         self.in_hand.remove(&work);
-        if next != Next::Blocked {
-            for blocked in std::mem::take(&mut self.blocked) {
-                self.put(blocked, now);
+        if matches!(next, Next::Done | Next::After(_)) {
+            self.wake_blocked(now);
+            if let Work::Inode(ino) = &work {
+                self.wake_behind(*ino, now);
             }
         }
-        let again = self.again.remove(&work);
-        match (again, next) {
+        match (self.again.remove(&work), next) {
             (Some(at), Next::After(wait)) => self.put(work, at.max(now).min(now + wait)),
-            (Some(at), Next::Done | Next::Blocked) => self.put(work, at),
-            (None, Next::After(wait)) => self.put(work, now + wait),
+            (Some(at), Next::Done | Next::Blocked | Next::Behind(_)) => self.put(work, at),
+            (None, Next::After(wait)) => self.schedule(work, Due { at: now + wait, patient: true }),
+            (None, Next::Done) => {}
             (None, Next::Blocked) => {
+                self.schedule(work.clone(), Due { at: now + STALLED_LOOK, patient: true });
                 self.blocked.insert(work);
             }
-            (None, Next::Done) => {}
+            (None, Next::Behind(ino)) => {
+                self.schedule(work.clone(), Due { at: now + STALLED_LOOK, patient: true });
+                self.behind.entry(ino).or_default().insert(work.clone());
+                self.stalled.insert(work, ino);
+            }
         }
     }
 
@@ -101,8 +152,24 @@ impl Queue {
         }
     }
 
-    /// Everything that waits is due now (a drain).
+    /// What waits for an inode is looked at again.
+    pub(super) fn wake_behind(&mut self, ino: Ino, now: Duration) {
+        for behind in self.behind.remove(&ino).into_iter().flatten() {
+            self.put(behind, now);
+        }
+    }
+
+    /// Every delay is over (a drain). Pauses after failures stay.
     pub(super) fn hurry(&mut self, now: Duration) {
+        let delayed: Vec<Work> =
+            self.at.iter().filter(|(_, due)| !due.patient && due.at > now).map(|(work, _)| work.clone()).collect();
+        for work in delayed {
+            self.put(work, now);
+        }
+    }
+
+    /// Everything is due now, pauses after failures too: what failed has been mended.
+    pub(super) fn retry(&mut self, now: Duration) {
         let all: Vec<Work> = self.at.keys().cloned().collect();
         for work in all {
             self.put_sooner(work, now);
@@ -142,8 +209,43 @@ mod tests {
         assert_eq!(queue.take(S(0)), Some(a.clone()));
         assert_eq!(queue.take(S(0)), Some(b.clone()));
         queue.ended(a.clone(), Next::Blocked, S(1));
-        assert_eq!(queue.next_due(), None);
+        assert_eq!(queue.next_due(), Some(S(1) + STALLED_LOOK), "it is not forgotten if no end comes");
         queue.ended(b, Next::Done, S(2));
         assert_eq!(queue.take(S(2)), Some(a));
+    }
+
+    #[test]
+    fn work_behind_an_inode_waits_for_its_end_only() {
+        let mut queue = Queue::default();
+        let (a, b, c) = (Work::Inode(Ino(2)), Work::Inode(Ino(3)), Work::Inode(Ino(4)));
+        queue.put(a.clone(), S(0));
+        assert_eq!(queue.take(S(0)), Some(a.clone()));
+        queue.put(b.clone(), S(0));
+        queue.put(c.clone(), S(0));
+        queue.ended(a.clone(), Next::Behind(Ino(3)), S(0));
+        assert_eq!((queue.take(S(0)), queue.take(S(0))), (Some(b.clone()), Some(c.clone())));
+        queue.ended(c, Next::Done, S(1));
+        assert_eq!(queue.take(S(1)), None, "another end does not wake it");
+        queue.ended(b.clone(), Next::After(S(9)), S(2));
+        assert_eq!(queue.take(S(2)), Some(a.clone()));
+        queue.ensure(b, S(2));
+        assert_eq!(queue.take(S(2)), None, "the pause of what it waits for stays");
+        queue.ended(a.clone(), Next::Behind(Ino(3)), S(2));
+        assert_eq!(queue.next_due(), Some(S(2) + STALLED_LOOK));
+        assert_eq!(queue.take(S(2) + STALLED_LOOK), Some(a));
+    }
+
+    #[test]
+    fn hurry_ends_delays_and_no_pauses() {
+        let mut queue = Queue::default();
+        let (failing, delayed) = (Work::Inode(Ino(2)), Work::Inode(Ino(3)));
+        queue.put(failing.clone(), S(0));
+        assert_eq!(queue.take(S(0)), Some(failing.clone()));
+        queue.ended(failing.clone(), Next::After(S(60)), S(0));
+        queue.put(delayed.clone(), S(30));
+        queue.hurry(S(1));
+        assert_eq!((queue.take(S(1)), queue.take(S(1))), (Some(delayed), None));
+        queue.retry(S(1));
+        assert_eq!(queue.take(S(1)), Some(failing));
     }
 }

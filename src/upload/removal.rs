@@ -1,20 +1,24 @@
 //! Deleting what nobody wants any more (R3, R4).
 
+use std::time::Duration;
+
 use crate::failpoint;
 use crate::journal::{Content, Durability, Op, RemovalRow};
 use crate::namespace::Tree;
 use crate::store::{ErrorKind, HeadOptions, Outcome};
-use crate::types::{Key, TargetId};
+use crate::types::{Ino, Key, TargetId};
 
 use super::Uploader;
 use super::error::{StepError, StepResult};
-use super::queue::Next;
+use super::queue::{Next, Work};
 
 enum Removal {
     /// Nothing is owed any more.
     Settled,
-    /// Somebody still needs the key, or is about to replace its version.
+    /// A reader still needs the version.
     Needed,
+    /// This inode still needs the version, or is about to replace it.
+    NeededBy(Ino),
     /// This version may go.
     Free(RemovalRow),
     /// The row means a version that an inode wants at this very key.
@@ -27,11 +31,12 @@ fn judge(tree: &Tree, target: TargetId, key: &Key) -> Removal {
         let Some(inode) = tree.get(*ino) else { continue };
         let same = inode.row.remote.as_ref().is_some_and(|remote| remote.etag == row.etag);
         if inode.row.linked {
-            if tree.key(*ino).as_ref() == Some(key) && same {
+            if tree.key(*ino).as_ref() == Some(key) {
+                // Whatever version the row means: the inode's own is there now, or will be again.
                 return Removal::Obsolete;
             }
             if same {
-                return Removal::Needed;
+                return Removal::NeededBy(*ino);
             }
         } else if inode.handles > 0 && inode.row.content == Content::Absent {
             return Removal::Needed;
@@ -39,14 +44,29 @@ fn judge(tree: &Tree, target: TargetId, key: &Key) -> Removal {
     }
     // A program has made the name anew: its version replaces this one when it is closed. Until
     // then the old one is the only good one (P2).
-    let replaced_soon = tree.wanting(target, key).and_then(|ino| tree.get(ino)).is_some_and(|inode| {
-        inode.row.remote.as_ref().is_none_or(|remote| remote.key != *key)
-            && (inode.is_dirty()
-                || inode.row.remote.is_some()
-                || inode.row.marker_wanted
-                || inode.row.symlink.is_some())
+    let replacing = tree.wanting(target, key).filter(|ino| {
+        tree.get(*ino).is_some_and(|inode| {
+            inode.row.remote.as_ref().is_none_or(|remote| remote.key != *key)
+                && (inode.is_dirty()
+                    || inode.row.remote.is_some()
+                    || inode.row.marker_wanted
+                    || inode.row.symlink.is_some())
+        })
     });
-    if replaced_soon { Removal::Needed } else { Removal::Free(row.clone()) }
+    if let Some(ino) = replacing {
+        return Removal::NeededBy(ino);
+    }
+    match markerless(tree, target, key) {
+        Some(dir) => Removal::NeededBy(dir),
+        None => Removal::Free(row.clone()),
+    }
+}
+
+/// N1: the directory of a key, if it still waits for the marker that lets it stay.
+fn markerless(tree: &Tree, target: TargetId, key: &Key) -> Option<Ino> {
+    let (dir, _) = key.as_str().trim_end_matches('/').rsplit_once('/')?;
+    let dir = tree.wanting(target, &Key(format!("{dir}/")))?;
+    tree.get(dir).filter(|inode| inode.row.marker_wanted && inode.row.remote.is_none()).map(|_| dir)
 }
 
 impl Uploader {
@@ -54,6 +74,7 @@ impl Uploader {
         let row = match self.inner.namespace.read(|tree| judge(tree, target, &key)) {
             Removal::Settled => return Ok(Next::Done),
             Removal::Needed => return Ok(Next::Blocked),
+            Removal::NeededBy(ino) => return Ok(self.behind(ino)),
             Removal::Obsolete => return self.settled(target, &key, false).await,
             Removal::Free(row) => row,
         };
@@ -79,7 +100,8 @@ impl Uploader {
         // J2: what justifies the request is on disk. One barrier serves all that wait together.
         self.inner.namespace.barrier().await?;
         if !matches!(self.inner.namespace.read(|tree| judge(tree, target, &key)), Removal::Free(_)) {
-            return Ok(Next::Blocked);
+            // Looked at again, not blocked: others may have stopped at the key that is held here.
+            return Ok(Next::After(Duration::ZERO));
         }
         failpoint::hit(failpoint::REMOVAL_BEFORE_DELETE);
         let deleted = mapping.store.delete(&key).await;
@@ -96,6 +118,16 @@ impl Uploader {
                 Err(StepError::Store(error))
             }
         }
+    }
+
+    /// Waits for an inode's step; if it waits for one at all, that is in the queue.
+    fn behind(&self, ino: Ino) -> Next {
+        let pending = self.inner.namespace.read(|tree| tree.is_pending(ino));
+        if pending {
+            let now = self.now();
+            self.queue().ensure(Work::Inode(ino), now + self.inner.options.delay);
+        }
+        Next::Behind(ino)
     }
 
     async fn settled(&self, target: TargetId, key: &Key, gone: bool) -> StepResult<Next> {

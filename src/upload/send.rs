@@ -1,9 +1,9 @@
 //! Sending content by one PUT. Durable steps, and what a crash before each leaves:
 //!
 //! 1. Read, hash, check mark and lease: nothing has happened.
-//! 2. The attempt's row, on disk (J2): nothing has happened; the next start finds no object of this
-//!    attempt and drops it.
-//! 3. HEAD of what stands there (R4), PUT: the object may be there under this attempt's name; the
+//! 2. HEAD of what stands there (R4), then the attempt's row, on disk (J2): nothing has happened; the
+//!    next start finds no object of this attempt and drops it.
+//! 3. PUT: the object may be there under this attempt's name; the
 //!    next start adopts it, or looks again after 120 s (R1).
 //! 4. Verify, then one transaction: remote is the new version, OMS is owed, the attempt is over.
 
@@ -53,12 +53,12 @@ impl Uploader {
         let (sum, crc) = tokio::task::spawn_blocking(move || (md5(&hashed), crc64(&hashed)))
             .await
             .map_err(|error| io::Error::other(error.to_string()))?;
+        let forbid_overwrite = self.expect(job).await? == Expected::Absent;
         let attempt = self.begin(job, AttemptKind::Put, content.len() as u64, Some(crc)).await?;
         let mut headers = self.headers(job, attempt.attempt, None);
         if job.kind == FileKind::File {
             headers.metadata.insert(MD5_HEADER.to_owned(), hex(&sum));
         }
-        let forbid_overwrite = self.expect(job).await? == Expected::Absent;
         let options = PutOptions {
             headers,
             content_md5: Some(sum),
@@ -76,10 +76,7 @@ impl Uploader {
             Err(error) => return Err(self.give_up(&attempt, error).await?),
         };
         failpoint::hit(failpoint::UPLOAD_AFTER_PUT);
-        let crc_there = match stored.crc64 {
-            Some(crc) => Some(crc),
-            None => self.ask_crc(job).await?,
-        };
+        let crc_there = self.crc_there(&attempt, job, stored.crc64).await?;
         let md5_there = stored.etag.0.eq_ignore_ascii_case(&hex(&sum));
         if crc_there.map_or(!md5_there, |there| there != crc) {
             return Err(self.mismatch(&attempt, crc_there).await?);

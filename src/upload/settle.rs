@@ -1,6 +1,6 @@
 //! Attempts whose outcome nobody told us (R2): look, and take it from there.
 
-use crate::journal::{AttemptKind, AttemptRow};
+use crate::journal::{AttemptKind, AttemptRow, Content};
 use crate::namespace::remote_of;
 use crate::store::{ErrorKind, HeadOptions, ObjectMeta};
 
@@ -51,8 +51,8 @@ impl Uploader {
             None => false,
         });
         let next = self.commit(Sent { attempt, remote, content }).await;
-        if exists {
-            self.end_attempt(attempt.ino).await?;
+        if exists && self.end_attempt(attempt.ino).await? {
+            self.look_again(attempt.ino);
         }
         next
     }
@@ -74,6 +74,7 @@ impl Uploader {
         let wanted = self.inner.namespace.read(|tree| {
             tree.get(attempt.ino).is_some_and(|inode| {
                 inode.row.linked
+                    && inode.row.content == Content::Closed
                     && inode.row.generation == attempt.generation
                     && tree.key(attempt.ino).as_ref() == Some(&attempt.key)
             })

@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::journal::Content;
 use crate::store::ErrorKind;
 use crate::task::Shutdown;
 use crate::types::Ino;
 
 use super::Uploader;
 use super::error::{Fatal, StepError};
-use super::plan::{Step, plan};
+use super::plan::{Body, Step, plan};
 use super::queue::{Next, Work};
 
 /// Pause before a lease is asked for again (C4).
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
+/// Pause before the next step of an inode that has just had one.
+const SOON: Duration = Duration::from_millis(50);
 /// Pause between looks while a mapping is offline; its own probe ends that state.
 const OFFLINE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -125,11 +128,8 @@ impl Uploader {
         }
         let wall = self.inner.namespace.clock().now();
         let step = self.inner.namespace.touch(|tree| {
-            let step = plan(tree, ino, wall);
-            let job = match &step {
-                Step::Send(job, _) | Step::Copy(job, _) | Step::Displace(job, _) | Step::Recheck(job, _) => job,
-                Step::Nothing | Step::At(_) | Step::Blocked(_) => return step,
-            };
+            let step = plan(tree, ino, wall, &self.inner.options.mount_uuid);
+            let Some(job) = step.job() else { return step };
             // The inode's row stays while its attempt is under way, whatever programs do meanwhile.
             if let Some(inode) = tree.get_mut(job.ino) {
                 inode.attempting = true;
@@ -139,29 +139,76 @@ impl Uploader {
             }
             step
         });
+        self.settle_stale(ino, &step);
         let result = match &step {
             Step::Nothing => return Ok(Next::Done),
             Step::At(at) => {
                 let wait = at.0.saturating_sub(wall.0);
                 return Ok(Next::After(Duration::from_nanos(u64::try_from(wait).unwrap_or(0))));
             }
-            Step::Blocked(others) => {
+            Step::Blocked => return Ok(Next::Blocked),
+            Step::Behind(others) => {
                 let now = self.now();
                 let mut queue = self.queue();
                 for other in others {
-                    queue.put_sooner(Work::Inode(*other), now);
+                    queue.ensure(Work::Inode(*other), now);
                 }
-                return Ok(Next::Blocked);
+                return Ok(others.first().map_or(Next::Blocked, |other| Next::Behind(*other)));
             }
             Step::Send(job, body) => self.send(job, body).await,
             Step::Copy(job, remote) => self.copy(job, remote).await,
-            Step::Displace(job, remote) => self.copy(job, remote).await.map(|_| Next::After(Duration::ZERO)),
+            Step::Displace(job, remote) => self.copy(job, remote).await.map(|next| match next {
+                Next::Done => Next::After(Duration::ZERO),
+                other => other,
+            }),
             Step::Recheck(job, remote) => self.recheck(job, remote).await,
         };
-        let (Step::Send(job, _) | Step::Copy(job, _) | Step::Displace(job, _) | Step::Recheck(job, _)) = &step else {
-            return Ok(Next::Done);
-        };
-        self.end_attempt(job.ino).await?;
+        let Some(job) = step.job() else { return Ok(Next::Done) };
+        let pending = self.end_attempt(job.ino).await?;
+        // A failed step keeps its pause: what changes meanwhile says so itself.
+        if pending && (job.ino != ino || matches!(result, Ok(Next::Done))) {
+            self.look_again(job.ino);
+        }
         result
+    }
+
+    /// Multipart uploads of the inode that no step will continue are looked at: completed after
+    /// all, or aborted.
+    fn settle_stale(&self, ino: Ino, step: &Step) {
+        let attempts: Vec<u64> = {
+            let book = self.book();
+            let of_inode = book.attempts.values().filter(|attempt| attempt.ino == ino);
+            of_inode.map(|attempt| attempt.attempt).collect()
+        };
+        if attempts.is_empty() {
+            return;
+        }
+        let continued = match step {
+            Step::Send(_, Body::File { mark, .. }) => mark.size > self.inner.options.multipart_above,
+            Step::Send(..) | Step::Copy(..) | Step::Displace(..) | Step::Recheck(..) => false,
+            Step::Blocked | Step::Behind(_) => true,
+            Step::Nothing | Step::At(_) => self.inner.namespace.read(|tree| {
+                tree.get(ino).is_some_and(|inode| {
+                    let row = &inode.row;
+                    // Reopened: if nothing is written, the upload goes on.
+                    row.linked && matches!(row.content, Content::Open | Content::Flushed | Content::Closed)
+                })
+            }),
+        };
+        if continued {
+            return;
+        }
+        let now = self.now();
+        let mut queue = self.queue();
+        for attempt in attempts {
+            queue.ensure(Work::Settle(attempt), now);
+        }
+    }
+
+    /// The next look at an inode that is not as wanted yet.
+    pub(super) fn look_again(&self, ino: Ino) {
+        let at = self.now() + self.inner.options.delay.min(SOON);
+        self.queue().put_sooner(Work::Inode(ino), at);
+        self.inner.wake.notify_one();
     }
 }

@@ -176,6 +176,7 @@ impl Vfs {
 
     fn after_unlink(&self, unlinked: Unlinked) {
         self.trash(unlinked.trash);
+        self.inner.uploader.let_go(unlinked.ino);
         if let Some((target, key)) = unlinked.removal {
             self.inner.uploader.removal_owed(target, key);
         }

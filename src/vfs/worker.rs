@@ -136,7 +136,7 @@ impl Vfs {
             for mapping in offline {
                 mapping.observe(&mapping.store.head_bucket().await);
                 if !mapping.is_offline() {
-                    self.inner.uploader.hurry();
+                    self.inner.uploader.retry();
                 }
             }
         }

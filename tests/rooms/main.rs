@@ -1,0 +1,5 @@
+//! The rooms of a mount in orders of events that a kernel and a network give only by chance.
+
+mod upload;
+mod view;
+mod world;

@@ -1,0 +1,288 @@
+//! What the bucket ends up with.
+
+use std::time::{Duration, Instant};
+
+use ferryfs::emulator::{Action, Fault, Match};
+use ferryfs::store::{ObjectHeaders, PutOptions};
+use ferryfs::types::{FileKind, Key};
+
+use crate::world::{BUCKET, Options, PREFIX, ROOT, World};
+
+/// Attributes as another host writes them.
+fn headers(mode: u32, uid: u32) -> ObjectHeaders {
+    let mut headers = ObjectHeaders::default();
+    for (name, value) in [("mode", mode.to_string()), ("uid", uid.to_string()), ("mtime", "1700000000".to_owned())] {
+        headers.metadata.insert(name.to_owned(), value);
+    }
+    headers
+}
+
+async fn put_with(world: &World, name: &str, bytes: &'static [u8], headers: ObjectHeaders) {
+    let options = PutOptions { headers, ..PutOptions::default() };
+    world.store.put(&Key(format!("{PREFIX}{name}")), bytes.into(), options).await.unwrap();
+}
+
+fn metadata(world: &World, name: &str, header: &str) -> Option<String> {
+    world.emulator.object(BUCKET, &format!("{PREFIX}{name}")).unwrap().metadata().get(header).cloned()
+}
+
+/// Looks that ended while `span` passed: a queue that spins shows thousands.
+async fn looks(world: &World, span: Duration) -> u64 {
+    let watch = world.rooms.uploader.watch();
+    let before = *watch.borrow();
+    tokio::time::sleep(span).await;
+    *watch.borrow() - before
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_upload_keeps_its_pause_whoever_hurries() {
+    let world = World::new(Options::default()).await;
+    world.refuse("PUT", "a", 403, "AccessDenied");
+    world.rooms.write(ROOT, "a", b"content").await;
+    world
+        .until("a second try", |world| {
+            world.rooms.uploader.hurry();
+            world.count("PUT", "a") >= 2
+        })
+        .await;
+    let tries: Vec<i64> =
+        world.emulator.requests().iter().filter(|one| one.method == "PUT").map(|one| one.time_ns).collect();
+    let pause = Duration::from_nanos(u64::try_from(tries[1] - tries[0]).unwrap());
+    assert!(pause >= Duration::from_millis(400), "tried again after {pause:?}");
+    world.emulator.clear_faults();
+    world.rooms.uploader.retry();
+    world.settled().await;
+    assert_eq!(world.object("a").unwrap(), b"content");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_renamed_while_it_is_open_moves_when_it_is_closed_unchanged() {
+    let world = World::new(Options::default()).await;
+    world.rooms.write(ROOT, "old", b"content").await;
+    world.settled().await;
+    let open = world.rooms.open_file(ROOT, "old", libc::O_RDWR).await;
+    let mut watch = world.rooms.uploader.watch();
+    watch.mark_unchanged();
+    world.rooms.rename((ROOT, "old"), (ROOT, "new")).await;
+    // The uploader has looked, and found it open.
+    tokio::time::timeout(Duration::from_secs(10), watch.changed()).await.unwrap().unwrap();
+    assert_eq!(world.keys(), ["old"]);
+    world.rooms.close_file(open).await;
+    world.settled().await;
+    assert_eq!(world.keys(), ["new"]);
+    assert_eq!(world.object("new").unwrap(), b"content");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_a_replaced_version_does_not_keep_its_successors_old_key() {
+    let world = World::new(Options::default()).await;
+    world.rooms.write(ROOT, "doc", b"one").await;
+    world.settled().await;
+    let (ino, fh) = world.rooms.open_file(ROOT, "doc", libc::O_RDONLY).await;
+    world.rooms.write(ROOT, "doc.tmp", b"two").await;
+    world.rooms.rename((ROOT, "doc.tmp"), (ROOT, "doc")).await;
+    world.settled().await;
+    world.rooms.rename((ROOT, "doc"), (ROOT, "doc.bak")).await;
+    world.settled().await;
+    assert_eq!(world.keys(), ["doc.bak"], "the old name would come back");
+    assert_eq!(&world.rooms.vfs.read(ino, fh, 0, 10).await.unwrap()[..], b"one");
+    world.rooms.vfs.release(ino, fh).await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_whose_old_version_is_being_read_waits_for_the_reader_without_spinning() {
+    // Everything is served while it arrives, so the reader needs the key to the end.
+    let options = Options { whole_below: 0, ..Options::default() };
+    let world = World::with_objects(options, &[("large", &[7; 300_000])]).await;
+    let (ino, fh) = world.rooms.open_file(ROOT, "large", libc::O_RDONLY).await;
+    world.rooms.unlink(ROOT, "large").await;
+    world.rooms.write(ROOT, "large", b"new").await;
+    let looks = looks(&world, Duration::from_millis(500)).await;
+    assert!(looks < 50, "{looks} looks in half a second");
+    assert_eq!(world.object("large").unwrap().len(), 300_000);
+    assert_eq!(world.rooms.vfs.read(ino, fh, 299_990, 100).await.unwrap().len(), 10);
+    world.rooms.vfs.release(ino, fh).await;
+    world.settled().await;
+    assert_eq!(world.object("large").unwrap(), b"new");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_failing_inode_does_not_hurry_it() {
+    let world = World::new(Options::default()).await;
+    world.rooms.write(ROOT, "a", b"first").await;
+    world.settled().await;
+    world.refuse("PUT", "b", 403, "AccessDenied");
+    world.rooms.rename((ROOT, "a"), (ROOT, "b")).await;
+    world.rooms.write(ROOT, "a", b"second").await;
+    world.until("the copy is refused", |world| world.count("PUT", "b") > 0).await;
+    let looks = looks(&world, Duration::from_millis(500)).await;
+    assert!(looks < 50, "{looks} looks in half a second");
+    assert_eq!(world.object("a").unwrap(), b"first", "the only copy of b");
+    world.emulator.clear_faults();
+    world.rooms.uploader.retry();
+    world.settled().await;
+    assert_eq!((world.object("a").unwrap(), world.object("b").unwrap()), (b"second".to_vec(), b"first".to_vec()));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn swapped_names_are_swapped_in_the_bucket() {
+    let world = World::new(Options { delay: Duration::from_millis(200), ..Options::default() }).await;
+    world.rooms.write(ROOT, "a", b"one").await;
+    world.rooms.write(ROOT, "b", b"two").await;
+    world.settled().await;
+    for round in 0..3 {
+        world.rooms.rename((ROOT, "a"), (ROOT, "c")).await;
+        world.rooms.rename((ROOT, "b"), (ROOT, "a")).await;
+        world.rooms.rename((ROOT, "c"), (ROOT, "b")).await;
+        world.settled().await;
+        assert_eq!(world.keys(), ["a", "b"], "round {round}");
+    }
+    assert_eq!((world.object("a").unwrap(), world.object("b").unwrap()), (b"two".to_vec(), b"one".to_vec()));
+    assert_eq!(world.rooms.names(ROOT).await, ["a", "b"]);
+    world.close().await;
+}
+
+/// A multipart upload whose parts are refused.
+async fn refused_in_parts(world: &World) {
+    let matching = Match { sub_resource: Some("partNumber".to_owned()), ..Match::default() };
+    let action = Action::Status { status: 403, code: "AccessDenied".to_owned(), retry_after: None };
+    world.emulator.add_fault(Fault { count: u32::MAX, ..Fault::new(matching, action) });
+    world.rooms.write(ROOT, "big", &vec![1; 5 << 20]).await;
+    world.until("a part is refused", |world| !world.rooms.uploader.status().failures.is_empty()).await;
+    assert_eq!(world.emulator.uploads(BUCKET).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_in_parts_that_nothing_continues_is_aborted() {
+    let world = World::new(Options::default()).await;
+    refused_in_parts(&world).await;
+    world.rooms.write(ROOT, "big", b"small now").await;
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), b"small now");
+    assert!(world.emulator.uploads(BUCKET).is_empty(), "its parts would be paid for until the next start");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_in_parts_of_a_removed_file_is_aborted() {
+    let world = World::new(Options::default()).await;
+    refused_in_parts(&world).await;
+    world.rooms.unlink(ROOT, "big").await;
+    world.until("the upload is aborted", |world| world.emulator.uploads(BUCKET).is_empty()).await;
+    world.settled().await;
+    assert!(world.keys().is_empty());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attributes_that_nobody_has_looked_at_move_with_their_directory() {
+    let world = World::new(Options { delay: Duration::from_millis(300), ..Options::default() }).await;
+    put_with(&world, "d/file", b"content", headers(0o100_600, 1000)).await;
+    put_with(&world, "d/link", b"file", headers(0o120_777, 1000)).await;
+    put_with(&world, "d/unseen", b"x", headers(0o100_711, 1001)).await;
+    world.rooms.rename((ROOT, "d"), (ROOT, "e")).await;
+    let dir = world.rooms.lookup(ROOT, "e").await.unwrap();
+    assert_eq!(world.rooms.names(dir).await, ["file", "link", "unseen"]);
+    // Before anything is copied: what is looked at shows what the bucket says, at the old keys.
+    assert_eq!(world.keys(), ["d/file", "d/link", "d/unseen"]);
+    let file = world.rooms.lookup(dir, "file").await.expect("renamed and not copied yet, it is there");
+    let stat = world.rooms.vfs.getattr(file, None).await.unwrap();
+    assert_eq!((stat.mode, stat.uid, stat.mtime.sec()), (0o600, 1000, 1_700_000_000));
+    let link = world.rooms.lookup(dir, "link").await.unwrap();
+    assert_eq!(world.rooms.vfs.getattr(link, None).await.unwrap().kind, FileKind::Symlink);
+    assert_eq!(&world.rooms.vfs.readlink(link).await.unwrap()[..], b"file");
+    world.settled().await;
+    assert_eq!(world.keys(), ["e/file", "e/link", "e/unseen"]);
+    for (name, mode, uid) in
+        [("e/file", 0o100_600, "1000"), ("e/link", 0o120_777, "1000"), ("e/unseen", 0o100_711, "1001")]
+    {
+        assert_eq!(metadata(&world, name, "mode"), Some(u32::to_string(&mode)), "{name}");
+        assert_eq!(metadata(&world, name, "uid").as_deref(), Some(uid), "{name}");
+        assert_eq!(metadata(&world, name, "mtime").as_deref(), Some("1700000000"), "{name}");
+    }
+    let unseen = world.rooms.lookup(dir, "unseen").await.unwrap();
+    assert_eq!(world.rooms.vfs.getattr(unseen, None).await.unwrap().mode, 0o711);
+    assert_eq!(world.rooms.read(dir, "file").await, b"content");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_written_anew_while_its_copy_fails_keeps_its_name() {
+    let world = World::with_objects(Options::default(), &[("f", b"theirs")]).await;
+    let ino = world.rooms.lookup(ROOT, "f").await.unwrap();
+    // The copy's look at its source takes long enough for a program to open the file meanwhile.
+    world.fault("HEAD", "f", Action::Delay(1000), 1);
+    world.rooms.rename((ROOT, "f"), (ROOT, "g")).await;
+    world.emulator.delete_object(BUCKET, &format!("{PREFIX}f")).unwrap();
+    let attempting = |world: &World| world.rooms.namespace.read(|tree| tree.get(ino).unwrap().attempting);
+    world.until("the copy begins", attempting).await;
+    let file = world.rooms.open_file(ROOT, "g", libc::O_WRONLY | libc::O_TRUNC).await;
+    assert!(attempting(&world), "too late to show anything");
+    world.until("the copy fails", |world| !attempting(world)).await;
+    world.rooms.append(file, 0, b"ours").await;
+    world.rooms.close_file(file).await;
+    world.settled().await;
+    assert_eq!(world.keys(), ["g"]);
+    assert_eq!(world.object("g").unwrap(), b"ours");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_marker_of_another_host_is_not_overwritten() {
+    let world = World::new(Options { delay: Duration::from_millis(300), ..Options::default() }).await;
+    world.rooms.mkdir(ROOT, "d").await;
+    put_with(&world, "d/", b"", headers(0o040_700, 1000)).await;
+    world.settled().await;
+    assert_eq!(metadata(&world, "d/", "uid").as_deref(), Some("1000"));
+    assert_eq!(metadata(&world, "d/", "ferry"), None);
+    let dir = world.rooms.lookup(ROOT, "d").await.unwrap();
+    let stat = world.rooms.vfs.getattr(dir, None).await.unwrap();
+    assert_eq!((stat.mode, stat.uid), (0o700, 1000));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_marker_comes_before_the_last_removal() {
+    let world = World::with_objects(Options::default(), &[("d/x", b"x")]).await;
+    world.fault("PUT", "d/", Action::Delay(300), 1);
+    let dir = world.rooms.lookup(ROOT, "d").await.unwrap();
+    world.rooms.unlink(dir, "x").await;
+    world.settled().await;
+    assert_eq!(world.keys(), ["d/"]);
+    let sent: Vec<String> = world
+        .emulator
+        .requests()
+        .into_iter()
+        .filter(|one| ["PUT", "DELETE"].contains(&one.method.as_str()))
+        .map(|one| format!("{} {}", one.method, one.key))
+        .collect();
+    assert_eq!(sent, ["PUT data/d/", "DELETE data/d/x"]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_goes_on_when_the_file_that_would_replace_it_is_removed_too() {
+    let world = World::new(Options::default()).await;
+    world.rooms.write(ROOT, "a", b"one").await;
+    world.settled().await;
+    let mut watch = world.rooms.uploader.watch();
+    world.rooms.unlink(ROOT, "a").await;
+    let open = world.rooms.create(ROOT, "a").await;
+    watch.mark_unchanged();
+    tokio::time::timeout(Duration::from_secs(10), watch.changed()).await.unwrap().unwrap();
+    assert_eq!(world.object("a").unwrap(), b"one", "the only good version while the new one is open (P2)");
+    let removed = Instant::now();
+    world.rooms.unlink(ROOT, "a").await;
+    world.settled().await;
+    assert!(removed.elapsed() < Duration::from_secs(4), "it was found by chance");
+    assert!(world.keys().is_empty());
+    world.rooms.close_file(open).await;
+    world.settled().await;
+    assert!(world.keys().is_empty());
+    world.close().await;
+}

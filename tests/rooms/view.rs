@@ -1,0 +1,104 @@
+//! What programs see.
+
+use std::time::Duration;
+
+use crate::world::{BUCKET, Options, PREFIX, ROOT, World};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_hosts_change_is_seen_at_the_next_open_whoever_reads_the_old_version() {
+    let options = Options { attr_ttl: Duration::from_millis(50), ..Options::default() };
+    let world = World::with_objects(options, &[("f", b"one")]).await;
+    let (old, fh) = world.rooms.open_file(ROOT, "f", libc::O_RDONLY).await;
+    world.emulator.put_object(BUCKET, &format!("{PREFIX}f"), b"two!").unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while world.rooms.read(ROOT, "f").await != b"two!" {
+        assert!(std::time::Instant::now() < deadline, "the change is never seen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_ne!(world.rooms.lookup(ROOT, "f").await, Some(old), "one inode, one version (C1)");
+    assert_eq!(&world.rooms.vfs.read(old, fh, 0, 10).await.unwrap()[..], b"one", "old or new, never mixed (P8)");
+    world.rooms.vfs.release(old, fh).await;
+    world.settled().await;
+    assert_eq!(world.object("f").unwrap(), b"two!");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_below_which_a_removal_is_owed_is_shown_after_a_restart() {
+    let objects: &[(&str, &[u8])] = &[("d/x", b"x"), ("d/y", b"y"), ("e/f/only", b"z")];
+    let world = World::with_objects(Options::default(), objects).await;
+    world.refuse("DELETE", "d/x", 403, "AccessDenied");
+    let dir = world.rooms.lookup(ROOT, "d").await.unwrap();
+    world.rooms.unlink(dir, "x").await;
+    world.until("the removal is refused", |world| world.count("DELETE", "d/x") > 0).await;
+    let world = world.restart().await;
+    assert_eq!(world.rooms.names(ROOT).await, ["d", "e"]);
+    let dir = world.rooms.lookup(ROOT, "d").await.unwrap();
+    assert_eq!(world.rooms.names(dir).await, ["y"]);
+    assert_eq!(world.rooms.read(dir, "y").await, b"y");
+    world.emulator.clear_faults();
+    world.rooms.uploader.retry();
+    world.settled().await;
+    assert_eq!(world.keys(), ["d/y", "e/f/only"]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renamed_directory_is_not_shown_at_its_old_name_while_it_moves() {
+    let options =
+        Options { attr_ttl: Duration::from_millis(1), delay: Duration::from_millis(200), ..Options::default() };
+    let objects: Vec<(String, Vec<u8>)> = (0..40).map(|n| (format!("old/{n:02}"), vec![n])).collect();
+    let objects: Vec<(&str, &[u8])> = objects.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    let world = World::with_objects(options, &objects).await;
+    world.rooms.rename((ROOT, "old"), (ROOT, "new")).await;
+    while !world.rooms.uploader.outstanding(None).is_empty() {
+        assert_eq!(world.rooms.names(ROOT).await, ["new"]);
+        assert_eq!(world.rooms.lookup(ROOT, "old").await, None);
+    }
+    assert_eq!(world.rooms.names(ROOT).await, ["new"]);
+    assert_eq!(world.keys().len(), 40);
+    // Another host's object under the old name is seen.
+    world.emulator.put_object(BUCKET, &format!("{PREFIX}old/theirs"), b"theirs").unwrap();
+    world.settled().await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(world.rooms.names(ROOT).await, ["new", "old"]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_that_was_emptied_between_starts_is_fetched_again() {
+    let world = World::new(Options::default()).await;
+    world.rooms.write(ROOT, "f", b"content").await;
+    world.settled().await;
+    let world = world
+        .restart_after(|root| {
+            std::fs::remove_dir_all(root.join("cache")).unwrap();
+            std::fs::create_dir(root.join("cache")).unwrap();
+        })
+        .await;
+    assert_eq!(world.rooms.read(ROOT, "f").await, b"content");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn opening_and_eviction_do_not_meet() {
+    let world = World::with_objects(Options::default(), &[("f", b"content")]).await;
+    let vfs = world.rooms.vfs.clone();
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let evictor = tokio::spawn(async move {
+        let mut evicted = 0;
+        while !*stopped.borrow_and_update() {
+            evicted += vfs.drop_clean().await.unwrap();
+        }
+        evicted
+    });
+    for _ in 0..200 {
+        assert_eq!(world.rooms.read(ROOT, "f").await, b"content");
+        let (ino, fh) = world.rooms.open_file(ROOT, "f", libc::O_RDWR).await;
+        world.rooms.close_file((ino, fh)).await;
+    }
+    stop.send(true).unwrap();
+    assert!(evictor.await.unwrap() > 10, "nothing was evicted meanwhile");
+    world.settled().await;
+    world.close().await;
+}
