@@ -5,22 +5,19 @@ use std::sync::{Arc, PoisonError};
 
 use futures::stream::{self, StreamExt};
 
-use crate::journal::{AttributeRow, Durability, Op};
-use crate::store::{self, ErrorKind, GetOptions, HeadOptions, ListOptions, ObjectMeta};
-use crate::types::{FileKind, Ino, Key};
+use crate::journal::{AttributeRow, Durability};
+use crate::store::{ErrorKind, HeadOptions, ListOptions, ObjectMeta};
+use crate::types::{Ino, Key};
 
 use super::error::{Error, Result};
-use super::headers::attributes_of;
 use super::mapping::Mapping;
-use super::merge::{Listed, Moment, Replaced, remote_of};
+use super::merge::{Listed, Moment, Replaced};
 use super::{Namespace, Tree};
 
 /// HEADs of one directory at a time.
 const HEADS: usize = 16;
 /// Keys that a probe of a name looks at, at most: the longest page of a listing.
 const PROBE_KEYS: u32 = 1000;
-/// Longest target of a symbolic link (PATH_MAX).
-const LINK_MAX: u64 = 4096;
 
 /// What a name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +56,7 @@ impl Namespace {
             // Of a directory that was never listed nothing can be said: "not there" could make a
             // program put something new in the place of what is there.
             None if tree.mapping_of(parent).is_some_and(|mapping| mapping.is_offline())
-                && !tree.get(parent).is_some_and(|dir| dir.dir.as_ref().is_some_and(|dir| dir.listed.is_some())) =>
+                && tree.get(parent).and_then(|dir| dir.dir.as_ref()).is_none_or(|dir| dir.listed.is_none()) =>
             {
                 Err(Error::Offline(self.mapping_name(tree, parent)))
             }
@@ -219,7 +216,7 @@ impl Namespace {
         Ok(rows.into_iter().map(|row| (row.key.clone(), row)).collect())
     }
 
-    fn announce(&self, replaced: Vec<Replaced>) {
+    pub(super) fn announce(&self, replaced: Vec<Replaced>) {
         for one in replaced {
             // Nobody listens during shutdown only.
             let _gone = self.inner.replaced.send(one);
@@ -227,7 +224,7 @@ impl Namespace {
     }
 
     /// R7: an own object that a listing does not show is dropped only if a HEAD agrees.
-    async fn confirm(&self, ino: Ino) {
+    pub(super) async fn confirm(&self, ino: Ino) {
         let found = self.read(|tree| {
             let inode = tree.get(ino)?;
             let key = inode.row.remote.as_ref().map(|remote| remote.key.clone()).or_else(|| tree.key(ino))?;
@@ -352,113 +349,6 @@ impl Namespace {
         Ok(())
     }
 
-    /// The inode's attributes are the true ones when this returns; the inode that now stands at the
-    /// path, if the bucket has another version or kind there than was thought.
-    ///
-    /// # Errors
-    /// The store failed or is offline; the object is gone ([`Error::NotFound`]).
-    pub async fn ensure_attributes(&self, ino: Ino) -> Result<Ino> {
-        let asked = self.read(|tree| {
-            let inode = tree.get(ino).ok_or(Error::NotFound)?;
-            if inode.row.attrs_known || tree.is_top(ino) || !inode.row.linked {
-                return Ok(None);
-            }
-            let mapping = tree.mapping_of(ino).cloned().ok_or(Error::NotFound)?;
-            // Renamed and not copied yet, it is still at its old key.
-            let there = inode.row.remote.as_ref().map(|remote| remote.key.clone());
-            let key = there.or_else(|| tree.key(ino)).ok_or(Error::NotFound)?;
-            Ok::<_, Error>(Some((mapping, key, inode.row.kind)))
-        })?;
-        let Some((mapping, key, kind)) = asked else { return Ok(ino) };
-        if mapping.is_offline() {
-            return Err(Error::Offline(mapping.store.name().to_owned()));
-        }
-        let head = mapping.store.head(&key, HeadOptions::default()).await;
-        mapping.observe(&head);
-        match head {
-            Ok(meta) => self.take_attributes(ino, &mapping, meta).await,
-            Err(error) if error.kind == ErrorKind::NotFound && kind == FileKind::Dir => {
-                // A prefix without a marker: the defaults are its attributes.
-                self.touch(|tree| {
-                    if let Some(inode) = tree.get_mut(ino) {
-                        inode.row.attrs_known = true;
-                    }
-                });
-                Ok(ino)
-            }
-            Err(error) if error.kind == ErrorKind::NotFound => {
-                self.confirm(ino).await;
-                Err(Error::NotFound)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn take_attributes(&self, ino: Ino, mapping: &Mapping, meta: ObjectMeta) -> Result<Ino> {
-        let (kind, attrs) = attributes_of(&meta, &mapping.defaults);
-        let symlink = match kind {
-            FileKind::Symlink if meta.size <= LINK_MAX => Some(read_link(mapping, &meta).await?),
-            _ => None,
-        };
-        let kind = if symlink.is_none() && kind == FileKind::Symlink { FileKind::File } else { kind };
-        let row = AttributeRow {
-            target: mapping.target,
-            key: meta.key.clone(),
-            etag: meta.etag.clone(),
-            kind,
-            attrs,
-            symlink: symlink.clone(),
-            crc64: meta.crc64,
-        };
-        let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
-        let ((current, replaced), commit) = self.update(Durability::Buffered, |tree, ops| {
-            ops.push(Op::PutAttribute(row.clone()));
-            let Some(inode) = tree.get(ino) else { return (None, Vec::new()) };
-            if inode.row.attrs_known {
-                return (Some(ino), Vec::new());
-            }
-            let same_version =
-                inode.row.remote.as_ref().is_none_or(|remote| remote.etag == meta.etag || inode.is_dir());
-            if tree.is_pending(ino) {
-                // Renamed here: the version that was listed moves on, and it may prove to be a link.
-                // Whatever else waits here wins over what the bucket says (R7).
-                let changed = inode.row.attr_generation != inode.row.remote_attr_generation || inode.is_dirty();
-                let moved = inode.row.remote.as_ref().is_some_and(|remote| remote.key == meta.key);
-                if moved
-                    && same_version
-                    && !changed
-                    && !inode.attempting
-                    && inode.is_dir() == (kind == FileKind::Dir)
-                    && let Some(inode) = tree.get_mut(ino)
-                {
-                    inode.row.kind = kind;
-                    inode.row.attrs = attrs;
-                    inode.row.attrs_known = true;
-                    inode.row.symlink = symlink;
-                    tree.persist(ino, ops);
-                }
-                return (Some(ino), Vec::new());
-            }
-            if !(inode.row.kind == kind && same_version) {
-                let (dir, name) = (inode.row.parent, inode.row.name.clone());
-                let replaced = tree.obsolete(dir, &name, moment.now, ops);
-                return (tree.discover(dir, &name, &meta, Some(&row), moment), replaced);
-            }
-            tree.set_remote(ino, Some(remote_of(&meta)));
-            if let Some(inode) = tree.get_mut(ino) {
-                inode.row.attrs = attrs;
-                inode.row.attrs_known = true;
-                inode.row.symlink = symlink;
-                inode.row.ctime = meta.last_modified.unwrap_or(moment.now);
-                inode.checked = Some(moment.began);
-            }
-            (Some(ino), Vec::new())
-        });
-        commit.in_background();
-        self.announce(replaced);
-        current.ok_or(Error::NotFound)
-    }
-
     /// Loads everything below a directory, by flat listings (a directory is about to move).
     ///
     /// # Errors
@@ -483,29 +373,6 @@ impl Namespace {
         }
         Ok(())
     }
-}
-
-async fn read_link(mapping: &Mapping, meta: &ObjectMeta) -> Result<String> {
-    let options = GetOptions { if_match: Some(meta.etag.clone()), ..GetOptions::default() };
-    let mut got = mapping.store.get(&meta.key, options).await?;
-    let mut target = Vec::new();
-    while let Some(chunk) = got.body.next().await {
-        target.extend_from_slice(&chunk?);
-    }
-    String::from_utf8(target).map_err(|_| {
-        Error::Store(store::Error {
-            kind: ErrorKind::BadReply,
-            outcome: store::Outcome::NotApplied,
-            what: format!("GET {}/{}", mapping.store.name(), meta.key),
-            status: None,
-            code: None,
-            message: Some("the target of the symbolic link is not UTF-8".to_owned()),
-            request_id: None,
-            attempts: 1,
-            retry_after_s: None,
-            source: None,
-        })
-    })
 }
 
 /// Sorts a page into names. Keys without a path (N2) are counted.

@@ -16,6 +16,7 @@
 //! 5. The tree lock is never held across an await, and no other lock is taken under it but the
 //!    journal's queue.
 
+mod attributes;
 mod change;
 mod error;
 mod headers;

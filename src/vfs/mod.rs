@@ -13,6 +13,7 @@
 //! 5. Nothing waits for an invalidation: they go through a channel to a thread of the fuse room.
 
 mod attrs;
+mod close;
 mod content;
 mod dirs;
 mod error;

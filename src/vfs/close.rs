@@ -1,0 +1,278 @@
+//! flush, release, and the end of sessions: marks, and who can still write (C2, C3, C4, C6).
+
+use std::fs::File;
+use std::time::Duration;
+
+use crate::cache::{mark, same_mark};
+use crate::disk;
+use crate::journal::{Content, Durability, Hold, Mark};
+use crate::namespace::Inode;
+use crate::types::{BackingNo, Ino};
+
+use super::error::{Error, Result};
+use super::locks::Locked;
+use super::session::{Mode, Prior, Verdict, judge};
+use super::{ClosePolicy, KilledWriter, Vfs};
+
+/// Pauses before the lease of a session without writers is asked for again: the kernel lets go of
+/// the backing file a moment after RELEASE; a mapping may live for days.
+const LEASE_PAUSES: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+];
+
+/// Below this many free bytes the disk counts as full: a writer may have got ENOSPC unseen (C6).
+const DISK_FULL: u64 = 4 << 20;
+
+impl Vfs {
+    pub(super) async fn do_flush(&self, ino: Ino, fh: u64, pid: u32) -> Result<()> {
+        let handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
+        if !handle.write {
+            return Ok(());
+        }
+        let mut state = self.inner.locks.lock(ino).await;
+        let flushed = self.flush_locked(ino, fh, pid, &mut state).await;
+        self.inner.locks.release(ino, state);
+        flushed
+    }
+
+    async fn flush_locked(&self, ino: Ino, fh: u64, pid: u32, state: &mut Locked) -> Result<()> {
+        let Some(session) = state.session.as_mut() else { return Ok(()) };
+        if self.inner.options.killed_writer == KilledWriter::Hold && is_fatal(disk::killed_by_signal(pid)) {
+            session.hold = Some(Hold::KilledWriter);
+        }
+        if self.disk_is_full() {
+            session.hold = session.hold.or(Some(Hold::DiskFull));
+        }
+        // Another handle that was never closed is still being written through: no mark (C2). One
+        // that was closed is on its way out: its RELEASE comes after the answer to its close.
+        let all_flushed = self.inner.handles.mark_flushed(ino, fh);
+        let (backing, file) = self.inner.backing_file(ino)?;
+        let now = mark(&file)?;
+        let changed = !same_mark(&now, &session.base);
+        if !changed || !all_flushed || session.hold.is_some() {
+            return Ok(());
+        }
+        let disk = self.inner.options.close == ClosePolicy::Disk;
+        let now = if disk { self.sync_backing(file, now).await? } else { now };
+        let durability = if disk { Durability::Disk } else { Durability::Buffered };
+        let ((), commit) = self.inner.namespace.update(durability, |tree, ops| {
+            let Some(inode) = tree.get_mut(ino) else { return };
+            if !matches!(inode.row.content, Content::Open | Content::Flushed) || inode.row.mark == Some(now) {
+                return;
+            }
+            inode.row.content = Content::Flushed;
+            inode.row.mark = Some(now);
+            take_times(inode, &now);
+            if inode.row.linked {
+                tree.persist(ino, ops);
+            }
+        });
+        self.inner.cache.tell(backing, now.size, false);
+        Ok(commit.durable().await?)
+    }
+
+    pub(super) async fn do_release(&self, ino: Ino, fh: u64) {
+        let Some(handle) = self.inner.handles.remove(fh) else { return };
+        let mut state = self.inner.locks.lock(ino).await;
+        state.count = state.count.saturating_sub(1);
+        state.writers = state.writers.saturating_sub(u32::from(handle.write));
+        // A server-mode descriptor that may write would refuse the lease.
+        drop(handle.source);
+        if state.count == 0 {
+            if let Some(Mode::Passthrough(id)) = state.mode.take()
+                && let Some(registrar) = self.registrar()
+            {
+                registrar.unregister(id);
+            }
+            if let Some((fill, backing)) = state.fill.take() {
+                self.end_fill(ino, fill, backing).await;
+            }
+        }
+        self.inner.namespace.touch(|tree| {
+            if let Some(inode) = tree.get_mut(ino) {
+                inode.handles = inode.handles.saturating_sub(1);
+                inode.writers = inode.writers.saturating_sub(u32::from(handle.write));
+            }
+        });
+        if state.writers == 0 && state.session.is_some() {
+            self.try_end_session(ino, &mut state).await;
+        }
+        let unused = state.count == 0;
+        self.inner.locks.release(ino, state);
+        if unused {
+            self.reap(ino);
+            self.inner.uploader.unblocked();
+        }
+    }
+
+    async fn end_fill(&self, ino: Ino, fill: crate::download::Fill, backing: BackingNo) {
+        if fill.is_complete() {
+            match fill.complete().await {
+                Ok(crc) => {
+                    if let Err(error) = self.adopt(ino, backing, Some(crc)).await {
+                        tracing::error!(%ino, %error, "fetched content could not be kept");
+                    }
+                    return;
+                }
+                Err(error) => tracing::error!(%ino, %error, "fetched content is not what the store announced"),
+            }
+        } else {
+            fill.cancel().await;
+        }
+        self.inner.cache.discard(backing);
+    }
+
+    /// C4: ends a session that nobody can write through any more; asks again later otherwise.
+    pub(super) async fn try_end_session(&self, ino: Ino, state: &mut Locked) {
+        match self.end_session(ino, state).await {
+            Ok(true) => {}
+            Ok(false) => self.poll_lease(ino, state),
+            Err(error) => {
+                tracing::error!(%ino, %error, "a closed file could not be marked; asked again");
+                self.poll_lease(ino, state);
+            }
+        }
+    }
+
+    fn poll_lease(&self, ino: Ino, state: &mut Locked) {
+        if std::mem::replace(&mut state.polled, true) {
+            return;
+        }
+        let vfs = self.clone();
+        self.inner.guardian.spawn("lease", async move {
+            let mut pauses = LEASE_PAUSES.iter();
+            let mut pause = Duration::from_millis(1);
+            loop {
+                pause = pauses.next().copied().unwrap_or(pause);
+                tokio::time::sleep(pause).await;
+                let mut state = vfs.inner.locks.lock(ino).await;
+                let over = match vfs.end_session(ino, &mut state).await {
+                    // Somebody opened it again: that session's end asks anew.
+                    _ if state.writers > 0 => true,
+                    Ok(ended) => ended,
+                    Err(error) => {
+                        tracing::error!(%ino, %error, "a closed file could not be marked; asked again");
+                        false
+                    }
+                };
+                if over {
+                    state.polled = false;
+                }
+                vfs.inner.locks.release(ino, state);
+                if over {
+                    vfs.reap(ino);
+                    return Ok::<(), Error>(());
+                }
+            }
+        });
+    }
+
+    /// Takes the final mark if the lease is granted. `false`: somebody can still write.
+    pub(super) async fn end_session(&self, ino: Ino, state: &mut Locked) -> Result<bool> {
+        if state.writers > 0 {
+            return Ok(false);
+        }
+        let Some(session) = state.session.clone() else { return Ok(true) };
+        let (backing, file) = match self.inner.backing_file(ino) {
+            Ok(found) => found,
+            Err(Error::NotFound) => {
+                // Unlinked and forgotten: nothing is left to be marked.
+                self.inner.live.remove(ino);
+                state.session = None;
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        };
+        if !self.inner.cache.is_quiescent(&file)? {
+            return Ok(false);
+        }
+        let now = mark(&file)?;
+        let verdict = judge(&session, !same_mark(&now, &session.base));
+        let full = verdict == Verdict::Closed && self.disk_is_full();
+        let verdict = if full { Verdict::Held(Hold::DiskFull) } else { verdict };
+        let (linked, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            let Some(inode) = tree.get_mut(ino) else { return false };
+            match verdict {
+                Verdict::Unchanged => restore(inode, &session.prior),
+                Verdict::Closed => {
+                    inode.row.content = Content::Closed;
+                    inode.row.mark = Some(now);
+                    inode.row.hold = None;
+                    take_times(inode, &now);
+                }
+                Verdict::Held(hold) => {
+                    inode.row.content = Content::Torn;
+                    inode.row.mark = Some(now);
+                    inode.row.hold = Some(hold);
+                    take_times(inode, &now);
+                }
+            }
+            let linked = inode.row.linked;
+            if linked {
+                tree.persist(ino, ops);
+            }
+            linked
+        });
+        commit.in_background();
+        self.inner.live.remove(ino);
+        state.session = None;
+        let clean = verdict == Verdict::Unchanged && session.prior.content == Content::Clean;
+        if clean {
+            self.inner.cache.to_clean(backing, now.size)?;
+        } else {
+            self.inner.cache.tell(backing, now.size, false);
+        }
+        if let Verdict::Held(hold) = verdict {
+            let path = self.inner.namespace.read(|tree| tree.shown_path(ino));
+            tracing::warn!(path, ?hold, "held: not uploaded until a program writes it anew");
+        }
+        if linked {
+            // Clean too: what was renamed or had its mode changed while it was open has waited.
+            self.inner.uploader.changed(ino);
+            if !clean {
+                self.sync_soon(ino);
+            }
+        }
+        Ok(true)
+    }
+
+    /// fdatasync off the async threads; the mark then counts after a power cut too (C5).
+    pub(super) async fn sync_backing(&self, file: File, marked: Mark) -> Result<Mark> {
+        let synced = tokio::task::spawn_blocking(move || disk::sync_data(&file))
+            .await
+            .map_err(|error| Error::Io(std::io::Error::other(error.to_string())))?;
+        synced?;
+        Ok(Mark { synced: true, ..marked })
+    }
+
+    pub(super) fn disk_is_full(&self) -> bool {
+        self.inner.cache.disk_space().is_ok_and(|space| space.available.saturating_mul(space.block_size) < DISK_FULL)
+    }
+}
+
+/// C6: signals that end a program in the middle of what it was doing.
+fn is_fatal(signal: Option<i32>) -> bool {
+    matches!(signal, Some(libc::SIGKILL | libc::SIGSEGV | libc::SIGBUS | libc::SIGABRT | libc::SIGXFSZ))
+}
+
+/// Nothing was written: as it was.
+pub(super) fn restore(inode: &mut Inode, prior: &Prior) {
+    inode.row.content = prior.content;
+    inode.row.generation = prior.generation;
+    inode.row.mark = prior.mark;
+    inode.row.hold = prior.hold;
+}
+
+/// The inode's size and times from its backing file.
+pub(super) fn take_times(inode: &mut Inode, now: &Mark) {
+    inode.row.size = now.size;
+    if inode.row.attrs.mtime != now.mtime {
+        inode.row.attrs.mtime = now.mtime;
+        inode.row.attr_generation += 1;
+    }
+    inode.row.ctime = inode.row.ctime.max(now.ctime);
+}
