@@ -299,10 +299,8 @@ fn outbox_target(
     client: &http::Client,
     clock: &Arc<dyn Clock>,
 ) -> Result<outbox::Target, Error> {
-    let mut options = oms::Options::new(task.url.clone(), task.access_key.clone(), task.secret_key.clone());
-    options.encode_keys = task.encode_keys;
     let id = task.url.task().to_owned();
-    let announcer = oms::SyncTask::new(options, client.clone(), clock.clone())
+    let announcer = oms::SyncTask::new(task.task_options(), client.clone(), clock.clone())
         .map_err(|error| Error::Refused(error.to_string()))?;
     Ok(outbox::Target {
         sync,
