@@ -110,7 +110,7 @@ fn run_to(point: &str, test: &str) -> (u64, u64) {
     let output = command(dir.path(), test).env("FERRYFS_FAILPOINT", format!("{point}:20")).output().unwrap();
     assert_eq!(output.status.signal(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    let told = text.lines().filter_map(confirmed).last().unwrap();
+    let told = text.lines().filter_map(confirmed).next_back().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
     (told, journal.load().unwrap().announcements.last().unwrap().seq)
 }
@@ -165,7 +165,7 @@ fn a_full_disk_is_final_and_loses_nothing_confirmed() {
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("latched"), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let told = text.lines().filter_map(confirmed).last().unwrap();
+    let told = text.lines().filter_map(confirmed).next_back().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
     let seqs: Vec<u64> = journal.load().unwrap().announcements.iter().map(|row| row.seq).collect();
     assert_eq!(seqs, (1..=told).collect::<Vec<_>>());
