@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ferryfs::emulator::{Action, Fault, Match};
+use ferryfs::journal::Content;
 use ferryfs::store::{ObjectHeaders, PutOptions};
 use ferryfs::types::{FileKind, Key};
 
@@ -284,5 +285,104 @@ async fn a_removal_goes_on_when_the_file_that_would_replace_it_is_removed_too() 
     world.rooms.close_file(open).await;
     world.settled().await;
     assert!(world.keys().is_empty());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_request_is_found_and_undone() {
+    let world = World::new(Options { late: Duration::from_secs(3), ..Options::default() }).await;
+    world.rooms.write(ROOT, "f", b"zero").await;
+    world.settled().await;
+    // The first try to send `one` gets no answer, lies in some queue, and is applied after `two`.
+    let matching = Match { method: Some("PUT".to_owned()), ..Match::default() };
+    let late = Fault { apply_after_ms: Some(2000), ..Fault::new(matching, Action::ApplyThenCut) };
+    world.emulator.add_fault(late);
+    world.rooms.write(ROOT, "f", b"one").await;
+    world.settled().await;
+    world.rooms.write(ROOT, "f", b"two").await;
+    world.settled().await;
+    assert_eq!(world.object("f").unwrap(), b"two");
+    world.until("the late request arrives", |world| world.object("f").unwrap() == b"one").await;
+    world.rooms.vfs.drop_clean().await.unwrap();
+    world.until("it is undone", |world| world.object("f").unwrap() == b"two").await;
+    world.settled().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_in_parts_goes_on_after_a_restart() {
+    let world = World::new(Options::default()).await;
+    let matching = Match { sub_resource: Some("partNumber".to_owned()), ..Match::default() };
+    let action = Action::Status { status: 403, code: "AccessDenied".to_owned(), retry_after: None };
+    world.emulator.add_fault(Fault { count: u32::MAX, skip: 4, ..Fault::new(matching, action) });
+    let content: Vec<u8> = (0..7 << 20).map(|n: u32| (n.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+    world.rooms.write(ROOT, "big", &content).await;
+    world.until("parts are sent and refused", |world| !world.rooms.uploader.status().failures.is_empty()).await;
+    let world = world.restart().await;
+    world.emulator.clear_faults();
+    world.rooms.uploader.retry();
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), content);
+    assert!(world.emulator.uploads(BUCKET).is_empty());
+    let requests = world.emulator.requests();
+    let sent = |name: &str, status: u16| {
+        requests.iter().filter(|one| one.status == status && one.sub_resource.iter().any(|sub| sub == name)).count()
+    };
+    assert_eq!(sent("partNumber", 200), 7, "no part twice");
+    assert_eq!(sent("uploads", 200), 1, "one upload");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_in_parts_that_somebody_aborted_begins_anew() {
+    let world = World::new(Options::default()).await;
+    refused_in_parts(&world).await;
+    let (key, id) = world.emulator.uploads(BUCKET).pop().unwrap();
+    world.store.abort_multipart(&Key(key), &id).await.unwrap();
+    world.emulator.clear_faults();
+    world.rooms.uploader.retry();
+    world.settled().await;
+    assert_eq!(world.object("big").unwrap(), vec![1; 5 << 20]);
+    assert!(world.emulator.uploads(BUCKET).is_empty());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_removed_or_renamed_while_it_goes_up_leaves_nothing_behind() {
+    let world = World::new(Options::default()).await;
+    for name in ["removed", "renamed"] {
+        world.fault("PUT", name, Action::Delay(700), 1);
+        let ino = world.rooms.write(ROOT, name, name.as_bytes()).await;
+        let attempting =
+            move |world: &World| world.rooms.namespace.read(|tree| tree.get(ino).is_some_and(|inode| inode.attempting));
+        world.until("it goes up", attempting).await;
+        if name == "removed" {
+            world.rooms.unlink(ROOT, name).await;
+        } else {
+            world.rooms.rename((ROOT, name), (ROOT, "elsewhere")).await;
+        }
+        assert!(attempting(&world), "too late to show anything");
+    }
+    world.settled().await;
+    world.until("the leftovers are gone", |world| world.keys() == ["elsewhere"]).await;
+    assert_eq!(world.object("elsewhere").unwrap(), b"renamed");
+    world.settled().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_costs_one_commit_and_is_on_record_in_server_mode_too() {
+    let world = World::new(Options { delay: Duration::from_secs(30), ..Options::default() }).await;
+    let (ino, fh) = world.rooms.create(ROOT, "f").await;
+    world.rooms.append((ino, fh), 0, b"content").await;
+    let before = world.rooms.journal.commits();
+    world.rooms.vfs.flush(ino, fh, 0).await.unwrap();
+    assert_eq!(world.rooms.journal.commits() - before, 1);
+    let rows = world.rooms.journal.load().unwrap().inodes;
+    let row = rows.iter().find(|row| row.ino == ino).unwrap();
+    assert_eq!((row.content, row.size), (Content::Flushed, 7));
+    assert!(row.mark.is_some());
+    world.rooms.vfs.release(ino, fh).await;
+    world.settled().await;
     world.close().await;
 }

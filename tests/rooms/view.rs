@@ -84,11 +84,13 @@ async fn a_cache_that_was_emptied_between_starts_is_fetched_again() {
 async fn opening_and_eviction_do_not_meet() {
     let world = World::with_objects(Options::default(), &[("f", b"content")]).await;
     let vfs = world.rooms.vfs.clone();
-    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let (stop, stopped) = tokio::sync::watch::channel(());
     let evictor = tokio::spawn(async move {
         let mut evicted = 0;
-        while !*stopped.borrow_and_update() {
+        // Until told, or until the test has failed.
+        while stopped.has_changed().is_ok_and(|told| !told) {
             evicted += vfs.drop_clean().await.unwrap();
+            tokio::task::yield_now().await;
         }
         evicted
     });
@@ -97,7 +99,7 @@ async fn opening_and_eviction_do_not_meet() {
         let (ino, fh) = world.rooms.open_file(ROOT, "f", libc::O_RDWR).await;
         world.rooms.close_file((ino, fh)).await;
     }
-    stop.send(true).unwrap();
+    stop.send(()).unwrap();
     assert!(evictor.await.unwrap() > 10, "nothing was evicted meanwhile");
     world.settled().await;
     world.close().await;

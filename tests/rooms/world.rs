@@ -35,6 +35,7 @@ pub struct Options {
     pub whole_below: u64,
     pub multipart_above: u64,
     pub latency: Duration,
+    pub late: Duration,
 }
 
 impl Default for Options {
@@ -45,6 +46,7 @@ impl Default for Options {
             whole_below: 1 << 20,
             multipart_above: 4 << 20,
             latency: Duration::ZERO,
+            late: Duration::from_secs(120),
         }
     }
 }
@@ -54,7 +56,7 @@ pub struct Rooms {
     pub vfs: Vfs,
     pub namespace: Namespace,
     pub uploader: Uploader,
-    journal: Journal,
+    pub journal: Journal,
     guardian: Guardian,
     ends: [Shutdown; 2],
     worker: tokio::task::JoinHandle<()>,
@@ -196,6 +198,7 @@ impl Rooms {
             delay: options.delay,
             multipart_above: options.multipart_above,
             part_bytes: 1 << 20,
+            late: options.late,
             mount_uuid: journal.mount_uuid().to_owned(),
             ..ferryfs::upload::Options::default()
         };
