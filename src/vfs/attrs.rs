@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cache::{mark, same_mark};
 use crate::disk;
-use crate::journal::{Content, Durability};
+use crate::journal::{Content, Durability, Mark};
 use crate::namespace::Inode;
 use crate::types::{FileKind, Ino, TimeNs};
 
@@ -53,6 +53,7 @@ impl Vfs {
         match self.inner.namespace.ensure_attributes(ino).await {
             Ok(current) if current != ino => return Err(Error::Stale),
             Ok(_) | Err(crate::namespace::Error::Offline(_) | crate::namespace::Error::NotFound) => {}
+            Err(crate::namespace::Error::Store(error)) if error.is_offline() => {}
             Err(error) => return Err(error.into()),
         }
         self.stat(ino)
@@ -144,9 +145,22 @@ impl Vfs {
         let stat = disk::fstat(&file)?;
         // As its owner: set_times needs no descriptor that may write, but the lease asks for none.
         disk::set_times(&self.inner.cache.open_write(backing)?, stat.atime, mtime)?;
+        let then = mark(&file)?;
         if untouched {
-            session.base = mark(&file)?;
+            session.base = then;
         }
+        // C3: our own change of the file moves the provisional mark too, or what was closed a
+        // moment ago would count as torn after a crash. The caller's commit waits for this row.
+        let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            if let Some(inode) = tree.get_mut(ino)
+                && inode.row.content == Content::Flushed
+                && let Some(marked) = inode.row.mark.filter(|marked| same_mark(marked, &now))
+            {
+                inode.row.mark = Some(Mark { synced: marked.synced, ..then });
+                tree.persist(ino, ops);
+            }
+        });
+        commit.in_background();
         Ok(())
     }
 

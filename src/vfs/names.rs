@@ -33,6 +33,7 @@ impl Vfs {
         let ino = match self.inner.namespace.ensure_attributes(ino).await {
             Ok(current) => current,
             Err(crate::namespace::Error::Offline(_)) => ino,
+            Err(crate::namespace::Error::Store(error)) if error.is_offline() => ino,
             Err(error) => return Err(error.into()),
         };
         self.remember(ino);

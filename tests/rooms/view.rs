@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::world::{BUCKET, Options, PREFIX, ROOT, World};
+use ferryfs::emulator::{Action, Side};
+use ferryfs::journal::Content;
+use ferryfs::types::TimeNs;
+use ferryfs::vfs::{SetAttr, SetTime};
+
+use crate::world::{BUCKET, CALLER, Options, PREFIX, ROOT, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_hosts_change_is_seen_at_the_next_open_whoever_reads_the_old_version() {
@@ -102,5 +107,40 @@ async fn opening_and_eviction_do_not_meet() {
     stop.send(()).unwrap();
     assert!(evictor.await.unwrap() > 10, "nothing was evicted meanwhile");
     world.settled().await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn setting_times_between_close_and_release_keeps_the_mark() {
+    let world = World::new(Options { delay: Duration::from_secs(30), ..Options::default() }).await;
+    let (ino, fh) = world.rooms.create(ROOT, "f").await;
+    world.rooms.append((ino, fh), 0, b"content").await;
+    world.rooms.vfs.flush(ino, fh, 0).await.unwrap();
+    let row = |world: &World| {
+        let rows = world.rooms.journal.load().unwrap().inodes;
+        rows.into_iter().find(|row| row.ino == ino).unwrap()
+    };
+    let flushed = row(&world).mark.unwrap();
+    // As cp -p, tar and rsync do by path, before the kernel has released the file.
+    let mtime = Some(SetTime::At(TimeNs::new(1_000_000_000, 5)));
+    world.rooms.vfs.setattr(ino, None, SetAttr { mtime, ..SetAttr::default() }, CALLER).await.unwrap();
+    let after = row(&world);
+    assert_eq!((after.content, after.mark.unwrap().mtime), (Content::Flushed, TimeNs::new(1_000_000_000, 5)));
+    assert_ne!(after.mark.unwrap().ctime, flushed.ctime);
+    assert_eq!(after.attrs.mtime, TimeNs::new(1_000_000_000, 5));
+    world.rooms.vfs.release(ino, fh).await;
+    world.settled().await;
+    assert_eq!(world.object("f").unwrap(), b"content");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_stay_when_the_network_goes_between_listing_and_attributes() {
+    let world = World::with_objects(Options::default(), &[("f", b"content")]).await;
+    assert_eq!(world.rooms.names(ROOT).await, ["f"]);
+    world.fault("HEAD", "f", Action::Cut { after: 0, side: Side::Request }, 0);
+    let ino = world.rooms.lookup(ROOT, "f").await.expect("the listing showed it");
+    assert_eq!(world.rooms.vfs.getattr(ino, None).await.unwrap().size, 7);
+    world.emulator.clear_faults();
     world.close().await;
 }
