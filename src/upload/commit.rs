@@ -104,6 +104,7 @@ impl Uploader {
             let mut book = self.book();
             book.attempts.remove(&attempt.attempt);
             book.parts.remove(&attempt.attempt);
+            book.parked.remove(&attempt.attempt);
         }
         if let Some(ticket) = ended.ticket {
             self.inner.outbox.committed(ticket);
@@ -223,6 +224,7 @@ impl Uploader {
         let mut book = self.book();
         book.attempts.remove(&number);
         book.parts.remove(&number);
+        book.parked.remove(&number);
         Ok(())
     }
 

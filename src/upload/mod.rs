@@ -126,6 +126,9 @@ struct Book {
     /// Attempts whose outcome is unknown, and multipart uploads that may be continued.
     attempts: HashMap<u64, AttemptRow>,
     parts: HashMap<u64, Vec<PartRow>>,
+    /// Attempts that had not arrived when they were settled and whose inode is unlinked: only
+    /// looked for once more, nothing waits for them.
+    parked: HashSet<u64>,
     /// Keys at which a late request may still arrive (R1).
     suspicious: HashSet<(TargetId, Key)>,
     failures: HashMap<Work, Failure>,

@@ -78,7 +78,7 @@ impl Uploader {
             Removal::Obsolete => return self.settled(target, &key, false).await,
             Removal::Free(row) => row,
         };
-        if self.book().attempts.values().any(|attempt| attempt.target == target && attempt.key == key) {
+        if self.is_unsettled(target, &key) {
             return Ok(Next::Blocked);
         }
         let Some(mapping) = self.inner.namespace.read(|tree| tree.mapping(target).cloned()) else {
@@ -118,6 +118,11 @@ impl Uploader {
                 Err(StepError::Store(error))
             }
         }
+    }
+
+    fn is_unsettled(&self, target: TargetId, key: &Key) -> bool {
+        let book = self.book();
+        book.attempts.values().any(|one| one.target == target && one.key == *key && !book.parked.contains(&one.attempt))
     }
 
     /// Waits for an inode's step; if it waits for one at all, that is in the queue.

@@ -1,5 +1,7 @@
 //! Attempts whose outcome nobody told us (R2): look, and take it from there.
 
+use std::time::Duration;
+
 use crate::journal::{AttemptKind, AttemptRow, Content};
 use crate::namespace::remote_of;
 use crate::store::{ErrorKind, HeadOptions, ObjectMeta};
@@ -95,9 +97,21 @@ impl Uploader {
                 mapping.store.abort_multipart(&attempt.key, upload_id).await.map_err(StepError::Store)?;
             }
         }
+        if let Some(wait) = self.park(attempt) {
+            return Ok(Next::After(wait));
+        }
         self.drop_attempt(attempt).await?;
         let now = self.now();
         self.queue().put_sooner(super::queue::Work::Inode(attempt.ino), now);
         Ok(Next::Done)
+    }
+
+    /// R1: an unlinked inode makes no next version whose second look would find a late request: the
+    /// object would stay, and the name come back. How long to wait before it is looked for.
+    fn park(&self, attempt: &AttemptRow) -> Option<Duration> {
+        let unlinked = self.inner.namespace.read(|tree| tree.get(attempt.ino).is_none_or(|inode| !inode.row.linked));
+        // Parts are aborted: no Complete can arrive any more. Looked for once.
+        let again = unlinked && attempt.kind != AttemptKind::Multipart && self.book().parked.insert(attempt.attempt);
+        again.then_some(self.inner.options.late)
     }
 }

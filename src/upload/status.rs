@@ -119,7 +119,11 @@ impl Uploader {
     /// What is not yet in the bucket at or below an inode (`None`: anywhere).
     pub fn outstanding(&self, below: Option<Ino>) -> Outstanding {
         let mut outstanding = Outstanding::default();
-        let attempts: Vec<Ino> = self.book().attempts.values().map(|attempt| attempt.ino).collect();
+        let attempts: Vec<Ino> = {
+            let book = self.book();
+            let waited = book.attempts.values().filter(|attempt| !book.parked.contains(&attempt.attempt));
+            waited.map(|attempt| attempt.ino).collect()
+        };
         self.inner.namespace.read(|tree| {
             let mut look = |ino: Ino| {
                 let Some(inode) = tree.get(ino) else { return };
