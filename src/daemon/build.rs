@@ -167,7 +167,6 @@ fn upload_options(config: &Config, mount_uuid: &str) -> upload::Options {
         part_bytes: config.write_back.part_size.0,
         parallel_parts: usize::try_from(config.write_back.parallel).unwrap_or(1),
         mount_uuid: mount_uuid.to_owned(),
-        storage_class: config.mappings.first().and_then(|mapping| mapping.storage_class.clone()),
         ..upload::Options::default()
     }
 }
@@ -250,14 +249,16 @@ impl Targets {
             .map(|(mapping, named)| {
                 let defaults =
                     Defaults { uid: config.mount.uid, gid: config.mount.gid, file_mode: 0o644, dir_mode: 0o755 };
-                Arc::new(Mapping::new(
+                let mut shown = Mapping::new(
                     named.target,
                     mapping.path.trim_matches('/').to_owned(),
                     mapping.prefix.clone(),
                     named.store.clone(),
                     named.sync.map(|(sync, _)| sync),
                     defaults,
-                ))
+                );
+                shown.storage_class = mapping.storage_class.clone();
+                Arc::new(shown)
             })
             .collect()
     }

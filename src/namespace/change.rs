@@ -8,7 +8,10 @@ use crate::types::{Attrs, BackingNo, FileKind, Ino, Key, TargetId, TimeNs};
 
 use super::error::{Error, Result};
 use super::inode::Inode;
-use super::tree::Tree;
+use super::tree::{OWN_OVERRIDES, Tree};
+
+/// Keys deleted between two looks at which of them are old enough to be forgotten.
+const PRUNE_EVERY: usize = 1024;
 
 /// Longest name, bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
@@ -150,6 +153,10 @@ impl Tree {
         }
         if let Some(at) = deleted_at {
             self.deleted.insert((target, key.clone()), at);
+            // Listings prune it too; a large removal may go on for long without one.
+            if self.deleted.len().is_multiple_of(PRUNE_EVERY) {
+                self.deleted.retain(|_, deleted| at < *deleted + OWN_OVERRIDES);
+            }
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Mapping {
     pub sync: Option<TargetId>,
     /// Of objects that carry none.
     pub defaults: Defaults,
+    /// Storage class of new objects; `None`: the bucket's standard.
+    pub storage_class: Option<String>,
     offline: AtomicBool,
 }
 
@@ -63,7 +65,7 @@ impl Mapping {
         sync: Option<TargetId>,
         defaults: Defaults,
     ) -> Mapping {
-        Mapping { target, name, prefix, store, sync, defaults, offline: AtomicBool::new(false) }
+        Mapping { target, name, prefix, store, sync, defaults, storage_class: None, offline: AtomicBool::new(false) }
     }
 
     /// The inode of its directory, if it is the mount's root.

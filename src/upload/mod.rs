@@ -72,8 +72,6 @@ pub struct Options {
     pub late: Duration,
     /// Name of this mount in attempts; never changes (R2).
     pub mount_uuid: String,
-    /// Storage class of new objects.
-    pub storage_class: Option<String>,
 }
 
 impl Default for Options {
@@ -90,7 +88,6 @@ impl Default for Options {
             retry_longest: Duration::from_secs(60),
             late: Duration::from_secs(120),
             mount_uuid: String::new(),
-            storage_class: None,
         }
     }
 }

@@ -141,7 +141,7 @@ impl Uploader {
         let mut attempt = self.begin(job, AttemptKind::Multipart, size, None).await?;
         let options = PutOptions {
             headers: self.headers(job, attempt.attempt, None),
-            storage_class: self.inner.options.storage_class.clone(),
+            storage_class: job.mapping.storage_class.clone(),
             ..PutOptions::default()
         };
         let upload_id = match job.mapping.store.create_multipart(&job.key, options).await {

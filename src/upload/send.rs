@@ -63,7 +63,7 @@ impl Uploader {
             headers,
             content_md5: Some(sum),
             forbid_overwrite,
-            storage_class: self.inner.options.storage_class.clone(),
+            storage_class: job.mapping.storage_class.clone(),
         };
         let size = content.len() as u64;
         self.fly(job, size);
