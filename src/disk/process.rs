@@ -59,10 +59,23 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 /// Meant for a thread that is closing its files, and waits for us in that close: it cannot go away
 /// meanwhile. `None` also if there is no such thread (0: the kernel did not say) or it may not be
 /// asked; then nothing is known of a signal.
+///
+/// IMPORTANT: `stat` is only read of a thread that has given its memory up, as exit does before it
+/// closes files. In execve a thread closes files, too, and reading its `stat` then waits for the end
+/// of the execve, which waits for us.
 pub fn killed_by_signal(tid: u32) -> Option<i32> {
+    let status = fs::read(format!("/proc/{tid}/status")).ok()?;
+    if has_memory(&status) {
+        return None;
+    }
     // Text after the name may hold any byte of a program's choice; the numbers are ASCII.
     let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
     parse_killed(&String::from_utf8_lossy(&stat))
+}
+
+/// Whether `/proc/PID/status` tells of memory; a name in it cannot hold a line's end.
+fn has_memory(status: &[u8]) -> bool {
+    status.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"VmSize:"))
 }
 
 /// Fields 9 (flags) and 52 (exit_code) of /proc/PID/stat, proc_pid_stat(5).
@@ -118,6 +131,12 @@ mod tests {
         assert_eq!(parse_killed(&stopped), None, "stopped, not exiting");
         assert_eq!(parse_killed("123 (cut"), None);
         assert_eq!(parse_killed("123 (cut) Z 1 2"), None);
+    }
+
+    #[test]
+    fn memory_is_seen_of_the_living_only() {
+        assert!(has_memory(&fs::read("/proc/self/status").unwrap()));
+        assert!(!has_memory(b"Name:\tVmSize:\nState:\tZ (zombie)\n"));
     }
 
     /// A child that ended and was not waited for: what a thread in its last close looks like.
