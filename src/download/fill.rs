@@ -121,8 +121,14 @@ impl Fill {
         matches!(self.handle.inner.lock().verdict, Some(Verdict::Whole { .. }))
     }
 
-    /// The store told a sum and it was compared; false before [`Fill::complete`], and where the
-    /// store has none.
+    /// Every byte is in the file: [`Fill::complete`] asks for nothing more.
+    pub fn has_arrived(&self) -> bool {
+        let inner = &self.handle.inner;
+        inner.lock().present.covers(&(0..inner.source.remote.size))
+    }
+
+    /// The store told a sum and it was compared; false before all has arrived, and where the store
+    /// has none.
     pub fn is_verified(&self) -> bool {
         matches!(self.handle.inner.lock().verdict, Some(Verdict::Whole { verified: true, .. }))
     }
@@ -345,6 +351,14 @@ impl Drop for Landing {
                 state.verdict = Some(Verdict::Lost(shared.clone()));
             }
             self.flight.error.get_or_init(|| shared);
+        }
+        // The last range: whoever still reads must hear if the whole is not what the store announced (P3).
+        if state.flights.is_empty()
+            && state.verdict.is_none()
+            && let Some(crc64) = state.digests.whole(self.inner.source.remote.size)
+        {
+            // The verdict tells every reader; nobody waits for this result.
+            let _told = self.inner.settle(&mut state, crc64);
         }
         drop(state);
         self.inner.progress.notify_waiters();

@@ -110,7 +110,8 @@ impl Vfs {
     }
 
     async fn end_fill(&self, ino: Ino, fill: crate::download::Fill, backing: BackingNo) {
-        if fill.is_complete() {
+        // What readers have fetched to the last byte is kept, whoever of them was the last.
+        if fill.has_arrived() {
             match fill.complete().await {
                 Ok(crc) => {
                     if let Err(error) = self.adopt(ino, backing, Some(crc)).await {

@@ -1,0 +1,26 @@
+//! What programs do with files, through the real binary; every test once with the kernel's
+//! passthrough and once without.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod content;
+mod handles;
+mod names;
+mod others;
+
+use harness::{Cloud, Mount, Options};
+
+/// A test as it is with and without passthrough.
+fn both(change: impl Fn(&mut Options), test: impl Fn(&Cloud, &mut Mount)) {
+    for passthrough in [true, false] {
+        eprintln!("passthrough: {passthrough}");
+        let cloud = Cloud::start();
+        let mut options = Options { passthrough, ..Options::default() };
+        change(&mut options);
+        let mut mount = Mount::new(&cloud, options);
+        test(&cloud, &mut mount);
+        assert_eq!(mount.status().journal_failure, None);
+        mount.umount();
+    }
+}
