@@ -215,8 +215,13 @@ impl Mount {
     /// `ferryfs wait DIR [PATH]`; no path for everything.
     pub fn try_wait(&self, path: &str, timeout: Duration) -> Output {
         let timeout = format!("{}ms", timeout.as_millis());
-        let words: &[&str] = if path.is_empty() { &["--timeout", &timeout] } else { &[path, "--timeout", &timeout] };
-        self.run(&["wait"], words)
+        // A path may begin with a dash.
+        let mut command = self.command(["wait", "--timeout", &timeout, "--"]);
+        command.arg(&self.dir);
+        if !path.is_empty() {
+            command.arg(path);
+        }
+        command.output().unwrap()
     }
 
     /// Uploaded, announced and recorded.
