@@ -167,6 +167,7 @@ impl Cache {
             // The orphan cleaner of the next start takes it.
             Err(error) => tracing::error!(%error, number = no.0, "a backing file could not be removed"),
         }
+        failpoint::hit(failpoint::EVICTION_AFTER_UNLINK);
         self.space().forget(no);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! 1. The attempt's row, on disk: nothing in the bucket.
 //! 2. Initiate, then the upload's id in the row, on disk: a crash between the two leaves an upload
-//!    without parts, which the bucket's lifecycle rule or an operator removes.
+//!    without parts, which the next start finds by listing and aborts.
 //! 3. Parts; each one acknowledged is a row: after a crash the parts that the store lists and our
 //!    rows agree on are not sent again.
 //! 4. Mark and lease once more, HEAD of the key (R4), Complete: the object may be there under this
@@ -152,6 +152,7 @@ impl Uploader {
                 return Err(StepError::Store(error));
             }
         };
+        failpoint::hit(failpoint::UPLOAD_AFTER_INITIATE);
         attempt.upload_id = Some(upload_id.clone());
         attempt.part_bytes = plan.part_bytes();
         let row = Op::PutAttempt(attempt.clone());

@@ -1,15 +1,19 @@
 //! Attempts whose outcome nobody told us (R2): look, and take it from there.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::journal::{AttemptKind, AttemptRow, Content};
-use crate::namespace::remote_of;
+use crate::namespace::{Mapping, remote_of};
 use crate::store::{ErrorKind, HeadOptions, ObjectMeta};
 
 use super::Uploader;
 use super::commit::Sent;
 use super::error::{StepError, StepResult};
 use super::queue::Next;
+
+/// The store's clock and ours, and how long an Initiate may take.
+const AROUND: Duration = Duration::from_secs(60);
 
 impl Uploader {
     pub(super) async fn settle(&self, number: u64) -> StepResult<Next> {
@@ -72,7 +76,7 @@ impl Uploader {
 
     /// It has not arrived so far. It may still (R1): the key stays suspicious, and the next version
     /// there is looked at again.
-    async fn not_applied(&self, attempt: &AttemptRow, mapping: &crate::namespace::Mapping) -> StepResult<Next> {
+    async fn not_applied(&self, attempt: &AttemptRow, mapping: &Mapping) -> StepResult<Next> {
         let wanted = self.inner.namespace.read(|tree| {
             tree.get(attempt.ino).is_some_and(|inode| {
                 inode.row.linked
@@ -97,6 +101,9 @@ impl Uploader {
                 mapping.store.abort_multipart(&attempt.key, upload_id).await.map_err(StepError::Store)?;
             }
         }
+        if attempt.kind == AttemptKind::Multipart && attempt.upload_id.is_none() {
+            self.abort_nameless(attempt, mapping).await?;
+        }
         if let Some(wait) = self.park(attempt) {
             return Ok(Next::After(wait));
         }
@@ -104,6 +111,34 @@ impl Uploader {
         let now = self.now();
         self.queue().put_sooner(super::queue::Work::Inode(attempt.ino), now);
         Ok(Next::Done)
+    }
+
+    /// A crash between Initiate and the row with its id leaves an upload that only a listing tells of:
+    /// one of this very key, begun around then, that no attempt of ours names. Should it be another
+    /// host's after all, both wrote one name at one time, and that host begins its upload anew.
+    async fn abort_nameless(&self, attempt: &AttemptRow, mapping: &Mapping) -> StepResult<()> {
+        let named: HashSet<String> =
+            self.book().attempts.values().filter_map(|attempt| attempt.upload_id.clone()).collect();
+        let mut marker = None;
+        loop {
+            let page = mapping.store.list_uploads(attempt.key.as_str(), marker).await.map_err(StepError::Store)?;
+            for upload in page.uploads {
+                let around = upload
+                    .initiated
+                    .is_some_and(|at| u128::from(at.0.abs_diff(attempt.started.0)) <= AROUND.as_nanos());
+                if upload.key == attempt.key && around && !named.contains(&upload.upload_id) {
+                    tracing::info!(key = %attempt.key, "aborting a multipart upload whose id a crash took");
+                    match mapping.store.abort_multipart(&attempt.key, &upload.upload_id).await {
+                        Err(error) if error.kind != ErrorKind::NoSuchUpload => return Err(StepError::Store(error)),
+                        _ => {}
+                    }
+                }
+            }
+            marker = page.next_marker;
+            if marker.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// R1: an unlinked inode makes no next version whose second look would find a late request: the
