@@ -53,7 +53,11 @@ impl Vfs {
         let (backing, file) = self.inner.backing_file(ino)?;
         let now = mark(&file)?;
         let changed = !same_mark(&now, &session.base);
-        if !changed || !all_flushed || session.hold.is_some() {
+        if let Some(hold) = session.hold {
+            // A mark that an earlier close left would be uploaded if the daemon ended now.
+            return self.take_mark_back(ino, Some(hold)).await;
+        }
+        if !changed || !all_flushed {
             return Ok(());
         }
         let disk = self.inner.options.close == ClosePolicy::Disk;
@@ -72,6 +76,7 @@ impl Vfs {
             }
         });
         self.inner.cache.tell(backing, now.size, false);
+        self.doubt_later(ino, now);
         Ok(commit.durable().await?)
     }
 

@@ -20,6 +20,7 @@ mod error;
 mod handles;
 mod io;
 mod locks;
+mod marks;
 mod names;
 mod open;
 mod recover;

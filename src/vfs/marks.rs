@@ -1,0 +1,56 @@
+//! Provisional marks taken back (C2, C6).
+
+use std::time::Duration;
+
+use crate::cache::same_mark;
+use crate::journal::{Content, Durability, Hold, Mark};
+use crate::types::Ino;
+
+use super::Vfs;
+use super::error::{Error, Result};
+
+/// RELEASE follows the answer to the last close at once. Where it has not come after this long,
+/// another descriptor of the handle lives: the FLUSH came from a child that inherited one, or from
+/// the close of a duplicate.
+const RELEASE_WITHIN: Duration = Duration::from_secs(1);
+
+impl Vfs {
+    /// P2: takes a provisional mark back if its handle turns out to live on. Otherwise daemon and
+    /// writer, ended one after the other, would leave half a file that looks closed.
+    pub(super) fn doubt_later(&self, ino: Ino, marked: Mark) {
+        let vfs = self.clone();
+        self.inner.guardian.spawn("doubt", async move {
+            tokio::time::sleep(RELEASE_WITHIN).await;
+            let stands = vfs.with_inode(ino, |inode| {
+                inode.row.content == Content::Flushed && inode.row.mark.is_some_and(|mark| same_mark(&mark, &marked))
+            });
+            if !stands.unwrap_or(false) {
+                return Ok::<(), Error>(());
+            }
+            let state = vfs.inner.locks.lock(ino).await;
+            let taken = if state.writers > 0 { vfs.take_mark_back(ino, None).await } else { Ok(()) };
+            vfs.inner.locks.release(ino, state);
+            taken
+        });
+    }
+
+    /// The file is as good as open again; `hold` (C6) is what a crash before the session's end makes
+    /// of it.
+    pub(super) async fn take_mark_back(&self, ino: Ino, hold: Option<Hold>) -> Result<()> {
+        let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            let Some(inode) = tree.get_mut(ino) else { return };
+            let row = &mut inode.row;
+            let as_wanted = row.content == Content::Open && (hold.is_none() || row.hold == hold);
+            if as_wanted || !matches!(row.content, Content::Open | Content::Flushed) {
+                return;
+            }
+            row.content = Content::Open;
+            row.mark = None;
+            row.hold = hold.or(row.hold);
+            if row.linked {
+                tree.persist(ino, ops);
+            }
+        });
+        Ok(commit.durable().await?)
+    }
+}
