@@ -24,6 +24,7 @@ use crate::upload::{self, Uploader};
 use crate::vfs::{self, Vfs};
 
 use super::error::Error;
+use super::owed;
 
 /// How long the start waits to learn whether key, bucket and region are right; without an answer it
 /// goes on offline.
@@ -220,13 +221,10 @@ impl Targets {
                 known.extend(record);
             }
         }
-        let dirty = |row: &&crate::journal::InodeRow| {
-            row.linked && !matches!(row.content, crate::journal::Content::Absent | crate::journal::Content::Clean)
-        };
         let owed = snapshot
             .inodes
             .iter()
-            .filter(dirty)
+            .filter(|row| owed::is_owed(row, snapshot))
             .map(|row| row.target)
             .chain(snapshot.attempts.iter().map(|row| row.target))
             .chain(snapshot.removals.iter().map(|row| row.target))

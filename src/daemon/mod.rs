@@ -15,6 +15,7 @@ mod build;
 mod drain;
 mod error;
 mod notify;
+mod owed;
 
 pub use error::Error;
 
