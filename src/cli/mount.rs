@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::args::MountArgs;
 use super::{Failure, Serve, background, log};
@@ -18,6 +20,9 @@ pub(super) const FSTYPE: &str = "fuse.ferryfs";
 
 /// Dead mounts that may lie on top of each other before somebody should look.
 const MAX_STALE: usize = 16;
+
+/// How long a killed daemon may take to let go of its socket.
+const DYING: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: MountArgs, serve: Serve) -> Result<(), Failure> {
     run_as(args, false, serve)
@@ -103,6 +108,22 @@ fn load_spec(spec: &Path, options: &Options) -> Result<Config, Failure> {
     Ok(Config::load_with(spec, options)?)
 }
 
+/// Asks the daemon of `dir`. One that was killed a moment ago may still take the connection and then
+/// drop it: that is no answer yet.
+fn ask(dir: &Path) -> control::Result<control::Status> {
+    let deadline = Instant::now() + DYING;
+    loop {
+        match Client::find(dir).and_then(|client| client.status()) {
+            Err(control::Error::Io { source, .. })
+                if matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+                    && Instant::now() < deadline => {}
+            Err(control::Error::BadReply(_)) if Instant::now() < deadline => {}
+            answer => return answer,
+        }
+        thread::sleep(DYING / 100);
+    }
+}
+
 /// Takes away mounts of ours at `dir` whose daemon is gone; refuses if one is alive.
 fn clear_stale(dir: &Path) -> Result<(), Failure> {
     for _ in 0..MAX_STALE {
@@ -110,7 +131,7 @@ fn clear_stale(dir: &Path) -> Result<(), Failure> {
         if mounted.is_none_or(|mounted| mounted.fstype != FSTYPE) {
             return Ok(());
         }
-        match Client::find(dir).and_then(|client| client.status()) {
+        match ask(dir) {
             Err(control::Error::Dead { pid, .. }) => {
                 // The message stands before the log is set up, too.
                 eprintln!("ferryfs: taking away the mount of a daemon that is gone (pid {pid})");
