@@ -326,8 +326,11 @@ fn kill(pid: u32) {
     }
 }
 
-/// A zombie has ended: its files and locks are gone.
+/// A zombie whose threads have all ended has ended: its files and locks are gone.
 fn is_running(pid: u32) -> bool {
+    if fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1) {
+        return true;
+    }
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     !matches!(state, Some('Z' | 'X') | None)

@@ -1,0 +1,10 @@
+//! Nothing acknowledged is lost, torn or forgotten, whatever is killed when (P1, P2, P4, C2 to C6).
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod failpoints;
+mod moments;
+mod names;
+mod starts;
+mod torn;
