@@ -182,6 +182,9 @@ fn stores_through_a_mapping_are_uploaded() {
             map.store(10_000, b"later");
             model[..5].copy_from_slice(b"first");
             model[10_000..10_005].copy_from_slice(b"later");
+            // Whatever was closed after it is through: time enough for a wrong upload.
+            fs::write(mount.path("other"), "x").unwrap();
+            mount.wait("other");
             let puts = cloud.count("PUT", "data/file");
             assert_eq!(puts, 2, "uploaded while a mapping can still change it");
             drop(map);
