@@ -1,6 +1,10 @@
 //! The emulator proves itself against clients it shares nothing with: the vendors' own, from
 //! pinned packages in an environment that `scripts/venv.sh` makes (`tests/vendor`).
 
+mod harness;
+
+use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -48,10 +52,14 @@ async fn start(root: &Path) -> Emulator {
 }
 
 async fn run(script: &str, argument: &str) {
+    run_with(script, &[argument.as_ref()]).await;
+}
+
+async fn run_with(script: &str, arguments: &[&OsStr]) -> String {
     let python = tokio::task::spawn_blocking(python).await.expect("make the environment");
     let output = Command::new(python)
         .arg(source_dir().join("tests/vendor").join(script))
-        .arg(argument)
+        .args(arguments)
         .env("no_proxy", "*")
         .env("NO_PROXY", "*")
         .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -60,6 +68,34 @@ async fn run(script: &str, argument: &str) {
     let output = tokio::time::timeout(MOST_TIME, output).await.expect("the script ends").expect("run the script");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{script}:\n{}\n{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// What programs copied into a mount is, byte for byte, what the vendor's client finds in the bucket.
+#[test]
+fn a_thousand_delivered_files_are_equal_by_the_vendors_client() {
+    let cloud = harness::Cloud::start();
+    let mut mount = harness::Mount::new(&cloud, harness::Options::default());
+    let source = mount.outside("source");
+    for n in 0..1000_usize {
+        let dir = source.join(format!("dir {}/\u{4e2d}{}", n % 10, n % 3));
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join(format!("file+{n:04}%")), harness::pattern(n as u64, (n * 7919) % 40_000)).expect("a file");
+    }
+    let copied = std::process::Command::new("cp").arg("-r").arg(&source).arg(mount.path("tree")).status();
+    assert!(copied.expect("run cp").success());
+    mount.wait_all();
+    let port = cloud.emulator().addr().port().to_string();
+    let arguments: [&OsStr; 5] = [
+        port.as_ref(),
+        harness::SECRET_ID.as_ref(),
+        harness::SECRET_KEY.as_ref(),
+        "data/tree/".as_ref(),
+        source.as_ref(),
+    ];
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    assert_eq!(runtime.block_on(run_with("delivered.py", &arguments)).trim(), "1000");
+    mount.umount();
 }
 
 #[tokio::test(flavor = "multi_thread")]

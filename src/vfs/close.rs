@@ -196,7 +196,7 @@ impl Vfs {
         if !self.inner.cache.is_quiescent(&file)? {
             return Ok(false);
         }
-        let now = mark(&file)?;
+        let now = self.with_synced(ino, mark(&file)?)?;
         let verdict = judge(&session, !same_mark(&now, &session.base));
         let full = verdict == Verdict::Closed && self.disk_is_full();
         let verdict = if full { Verdict::Held(Hold::DiskFull) } else { verdict };
@@ -244,6 +244,13 @@ impl Vfs {
             }
         }
         Ok(true)
+    }
+
+    /// A mark that a flush has synced stays so while nothing has moved since.
+    fn with_synced(&self, ino: Ino, now: Mark) -> Result<Mark> {
+        let marked = self.with_inode(ino, |inode| inode.row.mark)?;
+        let synced = marked.is_some_and(|marked| marked.synced && same_mark(&marked, &now));
+        Ok(Mark { synced, ..now })
     }
 
     /// fdatasync off the async threads; the mark then counts after a power cut too (C5).

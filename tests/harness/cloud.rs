@@ -9,8 +9,9 @@ use tokio::runtime::Runtime;
 
 use super::{BUCKET, LOGS};
 
-pub(super) const SECRET_ID: &str = "AKIDFAKE000000TEST";
-pub(super) const SECRET_KEY: &str = "FakeStoreSecretForTestsOnly";
+/// The store's key pair.
+pub const SECRET_ID: &str = "AKIDFAKE000000TEST";
+pub const SECRET_KEY: &str = "FakeStoreSecretForTestsOnly";
 pub(super) const ACCESS_KEY: &str = "FAKEHWAK00000000TEST";
 pub(super) const ACCESS_SECRET: &str = "FakeHuaweiSecretKeyForTestsOnly000000000";
 
