@@ -33,7 +33,7 @@ for folder, _, names in os.walk(SOURCE):
 
 found, marker = [], ""
 while True:
-    page = cos.list_objects(Bucket=BUCKET, Prefix=PREFIX, Marker=marker, MaxKeys=300, EncodingType="url")
+    page = cos.list_objects(Bucket=BUCKET, Prefix=PREFIX, Marker=marker, MaxKeys=300)
     found += [entry["Key"] for entry in page.get("Contents", [])]
     if page["IsTruncated"] != "true":
         break
