@@ -1,23 +1,31 @@
 //! What the service manager is told (sd_notify(3)); nothing, without one.
 
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+/// How long a manager may leave its socket full: what it does not read must not stop the daemon.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The service manager, if there is one.
 pub(super) struct Notify {
-    there: bool,
+    socket: Option<OsString>,
 }
 
 impl Notify {
     pub(super) fn from_environment() -> Notify {
-        Notify { there: std::env::var_os("NOTIFY_SOCKET").is_some() }
+        Notify { socket: std::env::var_os("NOTIFY_SOCKET") }
     }
 
     fn tell(&self, states: &[NotifyState<'_>]) {
-        if self.there
-            && let Err(error) = sd_notify::notify(states)
-        {
+        let Some(socket) = &self.socket else { return };
+        let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+        if let Err(error) = send(socket, &text) {
             tracing::warn!(%error, "the service manager could not be told");
         }
     }
@@ -42,4 +50,16 @@ impl Notify {
         let micros = u32::try_from(more.as_micros()).unwrap_or(u32::MAX);
         self.tell(&[NotifyState::Stopping, NotifyState::Status(text), NotifyState::ExtendTimeoutUsec(micros)]);
     }
+}
+
+/// One datagram. Unlike `sd_notify::notify`, this does not wait for ever.
+fn send(socket: &OsStr, text: &str) -> io::Result<()> {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    let datagram = UnixDatagram::unbound()?;
+    datagram.set_write_timeout(Some(PATIENCE))?;
+    datagram.connect_addr(&address)?;
+    datagram.send(text.as_bytes()).map(|_| ())
 }
