@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::cache::{self, Cache};
 use crate::clock::{Clock, SystemClock};
@@ -312,22 +314,32 @@ fn outbox_target(
 }
 
 impl Rooms {
-    /// A wrong key, bucket or region is told at once. A store that does not answer is offline.
+    /// A wrong key, bucket or region is told at once. A store that does not answer is offline. All
+    /// are asked together: many mappings without a network must not outlast the manager's patience.
     pub(super) async fn check_stores(&self) -> Result<(), Error> {
         let mappings = self.namespace.read(|tree| tree.mappings().to_vec());
-        for mapping in mappings {
-            let checked = tokio::time::timeout(CHECK, store::check(mapping.store.as_ref())).await;
+        let mapped = join_all(mappings.iter().map(|mapping| timeout(CHECK, store::check(mapping.store.as_ref()))));
+        let logs = join_all(self.log_stores.iter().map(|store| timeout(CHECK, store::check(store.as_ref()))));
+        let (mapped, logs) = tokio::join!(mapped, logs);
+        for (mapping, checked) in mappings.iter().zip(mapped) {
             match checked {
                 Ok(result) => {
                     mapping.observe(&result);
                     refuse(result)?;
                 }
-                Err(_) => tracing::warn!(store = mapping.store.name(), "no answer yet: mounted all the same"),
+                Err(_) => {
+                    tracing::warn!(store = mapping.store.name(), "no answer yet: mounted all the same");
+                    mapping.went_offline();
+                }
             }
         }
-        for log_store in &self.log_stores {
-            if let Ok(result) = tokio::time::timeout(CHECK, store::check(log_store.as_ref())).await {
-                refuse(result)?;
+        for result in logs.into_iter().flatten() {
+            match result {
+                // Records are owed for as long as it takes; a key that may only write them is a good one.
+                Err(error) if error.kind == ErrorKind::AccessDenied => {
+                    tracing::warn!(%error, "the log bucket may not be listed: mounted all the same");
+                }
+                result => refuse(result)?,
             }
         }
         Ok(())

@@ -94,6 +94,11 @@ impl Mapping {
         }
     }
 
+    /// The store gave no answer in the time that there was.
+    pub fn went_offline(&self) {
+        self.offline.store(true, Ordering::Relaxed);
+    }
+
     /// The reserved key of a version of an inode of this mount (R3): inode numbers are every
     /// host's own.
     pub fn reserved_key(&self, mount_uuid: &str, ino: Ino, generation: u64) -> Key {
