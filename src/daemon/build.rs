@@ -351,9 +351,10 @@ impl Rooms {
         self.upload_end.trigger();
         self.outbox_end.trigger();
         let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        for worker in workers {
-            if tokio::time::timeout(limit, worker).await.is_err() {
+        for mut worker in workers {
+            if tokio::time::timeout(limit, &mut worker).await.is_err() {
                 tracing::warn!("requests under way did not end in time; they are settled at the next start");
+                worker.abort();
             }
         }
         let journal = self.journal.clone();

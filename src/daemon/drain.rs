@@ -13,6 +13,8 @@ const TELL: Duration = Duration::from_secs(1);
 const GRANT: Duration = Duration::from_secs(30);
 /// Without any progress for this long the rest is left to the next start: the store is not there.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same when all that is left is open for writing: programs that end close what they have open.
+const WRITERS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,10 @@ impl Daemon {
             if left != last {
                 (last, moved) = (left.clone(), now);
             }
-            if now >= started + limit || now >= moved + PATIENCE {
+            let told_all = left.announcements == 0 && left.records == 0;
+            let only_writers = told_all && self.rooms().uploader.waits_for_writers();
+            let patience = if only_writers { WRITERS_PATIENCE } else { PATIENCE };
+            if now >= started + limit || now >= moved + patience {
                 return Drained::TimedOut;
             }
             tokio::select! {

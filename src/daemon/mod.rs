@@ -16,15 +16,16 @@ mod drain;
 mod error;
 mod notify;
 mod owed;
+mod signals;
 
 pub use error::Error;
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Passthrough};
 use crate::control;
@@ -37,12 +38,15 @@ use actions::Daemon;
 use build::Rooms;
 use drain::Drained;
 use notify::Notify;
+use signals::{Signals, Told};
 
 /// How long the drain of a SIGTERM may take before what is left is left to the next start. The
 /// service manager is told to wait as long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(600);
 /// How long the rooms may take to stop, once the mount is gone.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// The same when something is left anyway: requests under way are settled at the next start.
+const HURRY_LIMIT: Duration = Duration::from_secs(3);
 
 /// Mounts `config` on `dir` (absolute) and serves until it is unmounted. `ready` is called when the
 /// mount answers.
@@ -69,6 +73,8 @@ fn serve(config: &Config, dir: &Path, ready: Box<dyn FnOnce() + Send>, runtime: 
     let server = control::Server::bind(&config.state.dir).map_err(Error::io("open the control socket"))?;
     let rooms = build::rooms(config, runtime)?;
     runtime.block_on(rooms.check_stores())?;
+    // Before there is a mount that the default action of a signal would leave behind.
+    let mut signals = runtime.block_on(async { Signals::new() }).map_err(Error::io("listen to signals"))?;
     let mounted = Arc::new(mount(config, dir, &rooms, runtime)?);
     let stop = Shutdown::new();
     let daemon = Daemon::new(config, rooms.clone(), mounted.clone(), stop.clone());
@@ -82,7 +88,7 @@ fn serve(config: &Config, dir: &Path, ready: Box<dyn FnOnce() + Send>, runtime: 
     answer_ourselves(dir)?;
     ready();
     notify.ready();
-    let result = runtime.block_on(until_stopped(&daemon, &mounted, &stop, &notify));
+    let result = runtime.block_on(until_stopped(&daemon, &mounted, &stop, &notify, &mut signals));
     notify.stopping();
     runtime.block_on(async {
         control_end.trigger();
@@ -91,8 +97,12 @@ fn serve(config: &Config, dir: &Path, ready: Box<dyn FnOnce() + Send>, runtime: 
             tracing::warn!(%error, "the control socket ended");
         }
     });
-    let stopped = runtime.block_on(rooms.stop(STOP_LIMIT));
-    mounted.join();
+    let limit = if daemon.pending_all().steps() == 0 { STOP_LIMIT } else { HURRY_LIMIT };
+    let stopped = runtime.block_on(rooms.stop(limit));
+    // The session of a mount that was taken away under programs lasts as long as their handles do.
+    if mounted.watch().borrow().is_some() {
+        mounted.join();
+    }
     drop(registration);
     drop(locks);
     result.and(stopped)
@@ -120,37 +130,69 @@ fn answer_ourselves(dir: &Path) -> Result<(), Error> {
     disk::statvfs(dir).map(|_| ()).map_err(Error::io("use the new mount"))
 }
 
-async fn until_stopped(daemon: &Daemon, mounted: &Mounted, stop: &Shutdown, notify: &Notify) -> Result<(), Error> {
+async fn until_stopped(
+    daemon: &Daemon,
+    mounted: &Mounted,
+    stop: &Shutdown,
+    notify: &Notify,
+    signals: &mut Signals,
+) -> Result<(), Error> {
     let rooms = daemon.rooms();
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("listen to signals"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::io("listen to signals"))?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(Error::io("listen to signals"))?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => {
-                notify.reloading();
-                daemon.reload();
-                notify.ready();
-            }
+            told = signals.next() => match told {
+                Told::Stop => break,
+                Told::Reload => reload(daemon, notify),
+            },
             // `ferryfs umount` has drained and unmounted already.
             () = stop.triggered() => return Ok(()),
-            ended = mounted.ended() => return after_external_unmount(daemon, notify, ended).await,
+            ended = mounted.ended() => {
+                if let fuse::Ended::Failed(why) = ended {
+                    return Err(Error::Failed(format!("the mount could not go on: {why}")));
+                }
+                tracing::info!("unmounted: uploading what is left");
+                return drain(daemon, mounted, notify, signals, false).await;
+            }
             reason = rooms.guardian.poisoned() => return give_up(mounted, reason),
             reason = rooms.journal.failed() => return give_up(mounted, reason),
         }
     }
     tracing::info!("told to stop: uploading what is left");
-    let drained = tokio::select! {
-        drained = daemon.drain(DRAIN_LIMIT, notify) => drained,
-        _ = terminate.recv() => Drained::Hurried,
-        _ = interrupt.recv() => Drained::Hurried,
-        reason = rooms.guardian.poisoned() => return give_up(mounted, reason),
-        reason = rooms.journal.failed() => return give_up(mounted, reason),
+    drain(daemon, mounted, notify, signals, true).await?;
+    unmount(mounted).await
+}
+
+fn reload(daemon: &Daemon, notify: &Notify) {
+    notify.reloading();
+    daemon.reload();
+    notify.ready();
+}
+
+/// Uploads what is left. `told`: somebody has told us to stop; whoever tells us again is in a hurry.
+async fn drain(
+    daemon: &Daemon,
+    mounted: &Mounted,
+    notify: &Notify,
+    signals: &mut Signals,
+    mut told: bool,
+) -> Result<(), Error> {
+    let rooms = daemon.rooms();
+    let mut draining = pin!(daemon.drain(DRAIN_LIMIT, notify));
+    let drained = loop {
+        tokio::select! {
+            drained = &mut draining => break drained,
+            signal = signals.next() => match signal {
+                Told::Stop if told => break Drained::Hurried,
+                Told::Stop => told = true,
+                // New keys may be what the uploads wait for. The manager is not told: it is stopping us.
+                Told::Reload => daemon.reload(),
+            },
+            reason = rooms.guardian.poisoned() => return give_up(mounted, reason),
+            reason = rooms.journal.failed() => return give_up(mounted, reason),
+        }
     };
     drained.tell(daemon);
-    unmount(mounted).await
+    Ok(())
 }
 
 /// Programs that still use the mount keep what they have open; the mount is gone for all others.
@@ -168,16 +210,6 @@ async fn unmount(mounted: &Mounted) -> Result<(), Error> {
     if tokio::time::timeout(STOP_LIMIT, mounted.ended()).await.is_err() {
         tracing::warn!("the mount is gone, but its session did not end");
     }
-    Ok(())
-}
-
-async fn after_external_unmount(daemon: &Daemon, notify: &Notify, ended: fuse::Ended) -> Result<(), Error> {
-    if let fuse::Ended::Failed(why) = ended {
-        return Err(Error::Failed(format!("the mount could not go on: {why}")));
-    }
-    tracing::info!("unmounted: uploading what is left");
-    let drained = daemon.drain(DRAIN_LIMIT, notify).await;
-    drained.tell(daemon);
     Ok(())
 }
 

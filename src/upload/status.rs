@@ -156,6 +156,16 @@ impl Uploader {
         outstanding
     }
 
+    /// Whether all that is not in the bucket is still open for writing: only programs can move it on.
+    pub fn waits_for_writers(&self) -> bool {
+        self.book().attempts.is_empty()
+            && self.inner.namespace.read(|tree| {
+                let is_open = |content| matches!(content, Content::Open | Content::Flushed);
+                let mut pending = tree.inodes().filter(|inode| tree.is_pending(inode.ino()));
+                tree.removals().next().is_none() && pending.all(|inode| is_open(inode.row.content))
+            })
+    }
+
     pub(super) fn note_failure(&self, work: &Work, path: String, error: String) -> u32 {
         let at = self.inner.namespace.clock().now();
         let mut book = self.book();
