@@ -1,5 +1,6 @@
 //! What the control socket can ask.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::{
     ActionError, Actions, CacheStatus, Counters, InFlight, MAX_LISTED, MappingStatus, OutboxEntry, OutboxState,
     PassthroughStatus, Pending, Phase, Problem, Status, SyncStatus, Waiting,
@@ -59,24 +60,11 @@ impl Daemon {
     }
 
     /// SIGHUP: secrets are read again, and what is known of directories is asked for anew.
-    pub(super) fn reload(&self) {
-        if let Some(file) = &self.config.file {
-            match Config::load(file) {
-                Ok(new) => {
-                    let same = new.mappings.len() == self.config.mappings.len()
-                        && new.mappings.iter().zip(&self.config.mappings).all(|(a, b)| a.identity() == b.identity());
-                    if same {
-                        for (mapping, source) in new.mappings.iter().zip(&self.rooms.credentials) {
-                            source.replace(mapping.credentials.for_store());
-                        }
-                        tracing::info!("reloaded: credentials are in force; other changes need a restart");
-                    } else {
-                        tracing::warn!("the mappings changed: that needs a restart");
-                    }
-                }
-                Err(error) => tracing::error!(%error, "the configuration is not reloaded"),
-            }
-        }
+    ///
+    /// # Errors
+    /// Says why the secrets in force are the old ones.
+    pub(super) fn reload(&self) -> Result<(), String> {
+        let reloaded = self.config.file.as_deref().map_or(Ok(()), |file| self.reload_keys(file));
         let dirs: Vec<Ino> = self
             .rooms
             .namespace
@@ -84,7 +72,32 @@ impl Daemon {
         for dir in dirs {
             self.rooms.namespace.expire(dir);
         }
-        self.rooms.uploader.retry();
+        if reloaded.is_ok() {
+            self.rooms.uploader.retry();
+            self.rooms.outbox.hurry();
+        }
+        reloaded
+    }
+
+    fn reload_keys(&self, file: &Path) -> Result<(), String> {
+        let new = Config::load(file).map_err(|error| error.to_string())?;
+        // Targets are numbered in the journal and opened by the rooms; their secrets alone may change.
+        let targets = |config: &Config| -> Vec<_> {
+            let target = |mapping: &config::Mapping| {
+                let sync = mapping.sync.as_ref();
+                let record = sync.and_then(|sync| sync.record.as_ref()).map(config::Record::identity);
+                (mapping.identity(), sync.map(|sync| sync.url.to_string()), record)
+            };
+            config.mappings.iter().map(target).collect()
+        };
+        if targets(&new) != targets(&self.config) {
+            return Err("the mappings changed: that needs a restart".to_owned());
+        }
+        for (mapping, keys) in new.mappings.iter().zip(&self.rooms.keys) {
+            keys.replace(mapping).map_err(|error| error.to_string())?;
+        }
+        tracing::info!("reloaded: credentials are in force; other changes need a restart");
+        Ok(())
     }
 
     /// What is left anywhere.
@@ -123,7 +136,7 @@ impl Daemon {
             .iter()
             .map(|path| Problem {
                 path: path.clone(),
-                reason: "held: not uploaded until a program writes it anew".to_owned(),
+                reason: "torn or held: not uploaded until it is written anew (ferryfs status says why)".to_owned(),
             })
             .collect();
         if left.failed > 0 {

@@ -46,13 +46,33 @@ pub(super) struct Rooms {
     pub(super) guardian: Guardian,
     /// Sync task of each mapping, in the configuration's order.
     pub(super) syncs: Vec<Option<TargetId>>,
-    /// Of each mapping's store, for a reload.
-    pub(super) credentials: Vec<CredentialsSource>,
+    /// What each mapping signs with, in the configuration's order, for a reload.
+    pub(super) keys: Vec<MappingKeys>,
     log_stores: Vec<Arc<dyn ObjectStore>>,
     vfs_end: Shutdown,
     upload_end: Shutdown,
     outbox_end: Shutdown,
     workers: Arc<std::sync::Mutex<Vec<JoinHandle<()>>>>,
+}
+
+/// Where a mapping's secrets are in force.
+#[derive(Clone)]
+pub(super) struct MappingKeys {
+    store: CredentialsSource,
+    log_store: Option<CredentialsSource>,
+    task: Option<Arc<oms::SyncTask>>,
+}
+
+impl MappingKeys {
+    /// Puts the secrets of `mapping`, read anew, in force.
+    pub(super) fn replace(&self, mapping: &config::Mapping) -> Result<(), oms::Error> {
+        self.store.replace(mapping.credentials.for_store());
+        let Some(sync) = &mapping.sync else { return Ok(()) };
+        if let (Some(source), Some(record)) = (&self.log_store, &sync.record) {
+            source.replace(record.credentials.for_store());
+        }
+        self.task.as_ref().map_or(Ok(()), |task| task.replace_keys(&sync.task_options()))
+    }
 }
 
 /// J6: one daemon a state and a cache directory.
@@ -74,7 +94,8 @@ pub(super) fn rooms(config: &Config, runtime: &Runtime) -> Result<Rooms, Error> 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let journal = Journal::open(&config.state.dir)?;
     let snapshot = journal.load()?;
-    let targets = Targets::name(config, &journal)?;
+    let client = http::Client::new(&http::Options::default()).map_err(|error| Error::Failed(error.to_string()))?;
+    let targets = Targets::name(config, &journal, &client, &clock)?;
     targets.refuse_orphans(&snapshot)?;
     let guardian = Guardian::new();
     let outbox = open_outbox(config, &journal, &clock, &targets, &snapshot)?;
@@ -138,7 +159,7 @@ pub(super) fn rooms(config: &Config, runtime: &Runtime) -> Result<Rooms, Error> 
         vfs,
         guardian,
         syncs: targets.mapped.iter().map(|named| named.sync.map(|(sync, _)| sync)).collect(),
-        credentials: targets.mapped.iter().map(|named| named.credentials.clone()).collect(),
+        keys: targets.mapped.iter().map(|named| named.keys.clone()).collect(),
         log_stores: targets.mapped.iter().filter_map(|named| named.log_store.clone()).collect(),
         vfs_end,
         upload_end,
@@ -180,7 +201,7 @@ struct Named {
     sync: Option<(TargetId, Option<TargetId>)>,
     store: Arc<dyn ObjectStore>,
     log_store: Option<Arc<dyn ObjectStore>>,
-    credentials: CredentialsSource,
+    keys: MappingKeys,
 }
 
 struct Targets {
@@ -189,26 +210,35 @@ struct Targets {
 
 impl Targets {
     /// J4: rows name provider, bucket, prefix and task; numbers stand for them.
-    fn name(config: &Config, journal: &Journal) -> Result<Targets, Error> {
+    fn name(
+        config: &Config,
+        journal: &Journal,
+        client: &http::Client,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Targets, Error> {
         let open = |options: store::CosOptions| store::cos(options).map_err(|error| Error::Refused(error.to_string()));
         let mut mapped = Vec::new();
         for mapping in &config.mappings {
             let target = journal.target(TargetKind::Mapping, &mapping.identity())?;
             let options = mapping.store_options();
-            let credentials = options.credentials.clone();
+            let mut keys = MappingKeys { store: options.credentials.clone(), log_store: None, task: None };
             let (mut sync, mut log_store) = (None, None);
             if let Some(task) = &mapping.sync {
                 let number = journal.target(TargetKind::Sync, &task.url.to_string())?;
                 let record = match &task.record {
                     Some(record) => {
-                        log_store = Some(open(record.store_options())?);
+                        let options = record.store_options();
+                        keys.log_store = Some(options.credentials.clone());
+                        log_store = Some(open(options)?);
                         Some(journal.target(TargetKind::Record, &record.identity())?)
                     }
                     None => None,
                 };
                 sync = Some((number, record));
+                let task = oms::SyncTask::new(task.task_options(), client.clone(), clock.clone());
+                keys.task = Some(Arc::new(task.map_err(|error| Error::Refused(error.to_string()))?));
             }
-            mapped.push(Named { target, sync, store: open(options)?, log_store, credentials });
+            mapped.push(Named { target, sync, store: open(options)?, log_store, keys });
         }
         Ok(Targets { mapped })
     }
@@ -271,7 +301,6 @@ fn open_outbox(
     targets: &Targets,
     snapshot: &Snapshot,
 ) -> Result<Outbox, Error> {
-    let client = http::Client::new(&http::Options::default()).map_err(|error| Error::Failed(error.to_string()))?;
     let mut served = Vec::new();
     let mut seen = HashSet::new();
     for (mapping, named) in config.mappings.iter().zip(&targets.mapped) {
@@ -279,7 +308,7 @@ fn open_outbox(
         if !seen.insert(sync) {
             continue;
         }
-        served.push(outbox_target(task, sync, record, named, &client, clock)?);
+        served.extend(outbox_target(task, sync, record, named));
     }
     let give_up_after =
         config.mappings.iter().filter_map(|mapping| mapping.sync.as_ref()).map(|sync| sync.give_up_after);
@@ -297,19 +326,14 @@ fn outbox_target(
     sync: TargetId,
     record: Option<TargetId>,
     named: &Named,
-    client: &http::Client,
-    clock: &Arc<dyn Clock>,
-) -> Result<outbox::Target, Error> {
-    let id = task.url.task().to_owned();
-    let announcer = oms::SyncTask::new(task.task_options(), client.clone(), clock.clone())
-        .map_err(|error| Error::Refused(error.to_string()))?;
-    Ok(outbox::Target {
+) -> Option<outbox::Target> {
+    Some(outbox::Target {
         sync,
         record,
-        announcer: Arc::new(announcer),
+        announcer: named.keys.task.clone()?,
         record_store: named.log_store.clone(),
         record_prefix: task.record.as_ref().map_or_else(String::new, |record| record.prefix.clone()),
-        task: id,
+        task: task.url.task().to_owned(),
     })
 }
 

@@ -164,8 +164,13 @@ async fn until_stopped(
 
 fn reload(daemon: &Daemon, notify: &Notify) {
     notify.reloading();
-    daemon.reload();
-    notify.ready();
+    match daemon.reload() {
+        Ok(()) => notify.ready(),
+        Err(why) => {
+            tracing::error!(why, "not reloaded");
+            notify.not_reloaded(&why);
+        }
+    }
 }
 
 /// Uploads what is left. `told`: somebody has told us to stop; whoever tells us again is in a hurry.
@@ -185,7 +190,11 @@ async fn drain(
                 Told::Stop if told => break Drained::Hurried,
                 Told::Stop => told = true,
                 // New keys may be what the uploads wait for. The manager is not told: it is stopping us.
-                Told::Reload => daemon.reload(),
+                Told::Reload => {
+                    if let Err(why) = daemon.reload() {
+                        tracing::error!(why, "not reloaded");
+                    }
+                }
             },
             reason = rooms.guardian.poisoned() => return give_up(mounted, reason),
             reason = rooms.journal.failed() => return give_up(mounted, reason),

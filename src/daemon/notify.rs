@@ -34,6 +34,13 @@ impl Notify {
         self.tell(&[NotifyState::Ready, NotifyState::Status("mounted")]);
     }
 
+    /// Why the secrets in force are the old ones.
+    pub(super) fn not_reloaded(&self, why: &str) {
+        // One line, or it would be several assignments.
+        let text = format!("mounted; not reloaded: {}", why.replace('\n', " "));
+        self.tell(&[NotifyState::Ready, NotifyState::Status(&text)]);
+    }
+
     pub(super) fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.tell(&[NotifyState::Reloading, now]),

@@ -1,8 +1,8 @@
 //! One sync task, spoken to over HTTP.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,9 +63,39 @@ impl Options {
     }
 }
 
+/// What requests are signed with.
+struct Keys {
+    access_key: String,
+    secret_key: SecretString,
+    security_token: Option<SecretString>,
+}
+
+impl Keys {
+    /// Those of `options`, if they can stand in a header.
+    fn of(options: &Options) -> Result<Keys> {
+        let fits = |text: &str| !text.is_empty() && HeaderValue::from_str(text).is_ok();
+        if !fits(&options.access_key) {
+            return Err(Error::Credential("access key"));
+        }
+        if !fits(options.secret_key.expose_secret()) {
+            return Err(Error::Credential("secret key"));
+        }
+        if options.security_token.as_ref().is_some_and(|token| !fits(token.expose_secret())) {
+            return Err(Error::Credential("security token"));
+        }
+        Ok(Keys {
+            access_key: options.access_key.clone(),
+            secret_key: options.secret_key.clone(),
+            security_token: options.security_token.clone(),
+        })
+    }
+}
+
 /// The client of one sync task.
 pub struct SyncTask {
     options: Options,
+    /// Held only to copy the pointer; last in every order of locks.
+    keys: RwLock<Arc<Keys>>,
     identity: String,
     client: Client,
     clock: Arc<dyn Clock>,
@@ -85,17 +115,18 @@ impl SyncTask {
     /// # Errors
     /// [`Error::Credential`] if a key cannot stand in a header.
     pub fn new(options: Options, client: Client, clock: Arc<dyn Clock>) -> Result<Self> {
-        let fits = |text: &str| !text.is_empty() && HeaderValue::from_str(text).is_ok();
-        if !fits(&options.access_key) {
-            return Err(Error::Credential("access key"));
-        }
-        if !fits(options.secret_key.expose_secret()) {
-            return Err(Error::Credential("secret key"));
-        }
-        if options.security_token.as_ref().is_some_and(|token| !fits(token.expose_secret())) {
-            return Err(Error::Credential("security token"));
-        }
-        Ok(SyncTask { identity: options.url.to_string(), options, client, clock, skew_s: AtomicI64::new(0) })
+        let keys = RwLock::new(Arc::new(Keys::of(&options)?));
+        Ok(SyncTask { identity: options.url.to_string(), options, keys, client, clock, skew_s: AtomicI64::new(0) })
+    }
+
+    /// Signs with the keys of `options` from now on.
+    ///
+    /// # Errors
+    /// [`Error::Credential`] as [`SyncTask::new`]; the old keys then stay in force.
+    pub fn replace_keys(&self, options: &Options) -> Result<()> {
+        let keys = Arc::new(Keys::of(options)?);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
     }
 
     /// The address.
@@ -109,7 +140,12 @@ impl SyncTask {
         TimeNs(self.clock.now().0.saturating_add(skew_s.saturating_mul(1_000_000_000)))
     }
 
-    fn request(&self, body: &Bytes) -> Request {
+    /// What is in force now.
+    fn keys(&self) -> Arc<Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn request(&self, body: &Bytes, keys: &Keys) -> Request {
         let url = &self.options.url;
         let path = url.path();
         let mut signed = vec![
@@ -117,20 +153,20 @@ impl SyncTask {
             ("host".to_owned(), url.endpoint().authority.clone()),
             ("x-sdk-date".to_owned(), sign::sdk_date(self.now())),
         ];
-        if let Some(token) = &self.options.security_token {
+        if let Some(token) = &keys.security_token {
             signed.push(("x-security-token".to_owned(), token.expose_secret().to_owned()));
         }
         let authorization = sign::authorization(
             &sign::Request { method: "POST", path: &path, query: "", headers: &signed, body },
-            &self.options.access_key,
-            self.options.secret_key.expose_secret(),
+            &keys.access_key,
+            keys.secret_key.expose_secret(),
         );
         signed.push(("authorization".to_owned(), authorization));
         let mut headers = HeaderMap::new();
         for (name, value) in &signed {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("invariant: the names above are header names");
             let mut value =
-                HeaderValue::from_str(value).expect("invariant: `new` and the parser of URLs refuse other text");
+                HeaderValue::from_str(value).expect("invariant: `Keys::of` and the parser of URLs refuse other text");
             value.set_sensitive(name == "authorization" || name == "x-security-token");
             headers.insert(name, value);
         }
@@ -146,9 +182,9 @@ impl SyncTask {
     }
 
     /// One request, within its time.
-    async fn send(&self, body: &Bytes) -> Reply {
+    async fn send(&self, body: &Bytes, keys: &Keys) -> Reply {
         let exchange = async {
-            match self.client.send(self.request(body)).await {
+            match self.client.send(self.request(body, keys)).await {
                 Ok(response) => Reply::read(response).await,
                 Err(error) => Reply::broken(error.kind, error.to_string()),
             }
@@ -178,9 +214,16 @@ impl SyncTask {
 
     async fn announce_keys(&self, keys: &[Key]) -> Outcome {
         let body = Bytes::from(event_body(keys, self.options.encode_keys));
-        let mut reply = self.send(&body).await;
-        if self.correct_skew(&reply) {
-            reply = self.send(&body).await;
+        let mut keys = self.keys();
+        let mut reply = self.send(&body, &keys).await;
+        let now_in_force = self.keys();
+        let is_stale = reply.failure.status == Some(401) && !Arc::ptr_eq(&keys, &now_in_force);
+        if is_stale {
+            // Replaced while it was under way: the refusal says nothing of the new keys.
+            keys = now_in_force;
+        }
+        if self.correct_skew(&reply) || is_stale {
+            reply = self.send(&body, &keys).await;
         }
         reply.outcome()
     }

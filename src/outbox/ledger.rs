@@ -214,6 +214,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// Nothing waits for its backoff or for the next probe.
+    pub(super) fn hurry(&self) {
+        let now = self.now();
+        self.state().lanes.iter_mut().for_each(|lane| lane.hurry(now));
+        self.changed();
+    }
+
     /// See [`super::Outbox::retry_failed`].
     pub(super) async fn retry_failed(&self, sync: Option<TargetId>, prefix: &str) -> Result<usize> {
         let lanes: Vec<TargetId> = {

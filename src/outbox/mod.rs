@@ -149,6 +149,11 @@ impl Outbox {
         self.ledger.retry_failed(sync, prefix).await
     }
 
+    /// Nothing waits for its backoff or for the next probe: what was wrong may have been mended.
+    pub fn hurry(&self) {
+        self.ledger.hurry();
+    }
+
     /// Whether nothing of the key is owed, under way or failed: it is announced and recorded.
     pub fn is_idle_for(&self, sync: TargetId, key: &Key) -> bool {
         self.ledger.is_idle_for(sync, key)
