@@ -13,7 +13,7 @@ use super::{BUCKET, LOGS};
 pub const SECRET_ID: &str = "AKIDFAKE000000TEST";
 pub const SECRET_KEY: &str = "FakeStoreSecretForTestsOnly";
 pub(super) const ACCESS_KEY: &str = "FAKEHWAK00000000TEST";
-pub(super) const ACCESS_SECRET: &str = "FakeHuaweiSecretKeyForTestsOnly000000000";
+const ACCESS_SECRET: &str = "FakeHuaweiSecretKeyForTestsOnly000000000";
 
 /// The emulator, on threads of its own.
 pub struct Cloud {
@@ -23,6 +23,8 @@ pub struct Cloud {
     oms_url: String,
     latency: Duration,
     bandwidth: Option<u64>,
+    secret_key: String,
+    access_secret: String,
     runtime: Runtime,
     root: tempfile::TempDir,
 }
@@ -39,7 +41,20 @@ impl Cloud {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (store_url, oms_url) = (String::new(), String::new());
-        let mut cloud = Cloud { emulator: None, address, store_url, oms_url, latency, bandwidth, runtime, root };
+        let (secret_key, access_secret) = (SECRET_KEY.to_owned(), ACCESS_SECRET.to_owned());
+        let emulator = None;
+        let mut cloud = Cloud {
+            emulator,
+            address,
+            store_url,
+            oms_url,
+            latency,
+            bandwidth,
+            secret_key,
+            access_secret,
+            runtime,
+            root,
+        };
         cloud.restart();
         cloud
     }
@@ -50,8 +65,8 @@ impl Cloud {
             listen: self.address,
             root: self.root.path().to_owned(),
             buckets: vec![BUCKET.to_owned(), LOGS.to_owned()],
-            credentials: vec![(SECRET_ID.to_owned(), SECRET_KEY.to_owned())],
-            oms_credentials: Some((ACCESS_KEY.to_owned(), ACCESS_SECRET.to_owned())),
+            credentials: vec![(SECRET_ID.to_owned(), self.secret_key.clone())],
+            oms_credentials: Some((ACCESS_KEY.to_owned(), self.access_secret.clone())),
             latency: self.latency,
             bandwidth: self.bandwidth,
         };
@@ -67,6 +82,22 @@ impl Cloud {
         if let Some(emulator) = self.emulator.take() {
             self.runtime.block_on(emulator.shutdown());
         }
+    }
+
+    /// Only other secret keys are good from now on, at the store and at OMS; as [`Cloud::restart`].
+    pub fn rotate_keys(&mut self) {
+        self.stop();
+        self.secret_key.push('2');
+        self.access_secret.push('2');
+        self.restart();
+    }
+
+    pub(super) fn secret_key(&self) -> &str {
+        &self.secret_key
+    }
+
+    pub(super) fn access_secret(&self) -> &str {
+        &self.access_secret
     }
 
     /// The emulator itself.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ferryfs::control::Status;
 use ferryfs::disk;
 
-use super::cloud::{ACCESS_KEY, ACCESS_SECRET, SECRET_ID, SECRET_KEY};
+use super::cloud::{ACCESS_KEY, SECRET_ID};
 use super::{BUCKET, Cloud, LOGS, PATIENCE, PREFIX, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ferryfs");
@@ -69,8 +69,10 @@ impl Options {
                 text,
                 "[[mapping]]\npath = {path:?}\nurl = \"cos://{BUCKET}/{prefix}\"\nregion = \"ap-guangzhou\"\n\
                  endpoint = \"{store}\"\naddressing = \"path\"\nsecret_id = \"{SECRET_ID}\"\n\
-                 secret_key = \"{SECRET_KEY}\"\n[mapping.sync]\nurl = \"{oms}\"\naccess_key = \"{ACCESS_KEY}\"\n\
-                 secret_key = \"{ACCESS_SECRET}\"\nrecord = \"cos://{LOGS}/\"\n{sync}",
+                 secret_key = \"{secret_key}\"\n[mapping.sync]\nurl = \"{oms}\"\naccess_key = \"{ACCESS_KEY}\"\n\
+                 secret_key = \"{access_secret}\"\nrecord = \"cos://{LOGS}/\"\n{sync}",
+                secret_key = cloud.secret_key(),
+                access_secret = cloud.access_secret(),
                 store = cloud.store_url(),
                 oms = cloud.oms_url(),
                 sync = self.sync,
