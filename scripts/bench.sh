@@ -82,6 +82,8 @@ run() { # name, directory, round, fio options
     shift 3
     # Nothing travels while the other side is measured.
     "$ferryfs" wait "$work/mnt" --timeout 10m 2>/dev/null
+    # What an earlier run left to upload would slow down whichever side comes next.
+    "$ferryfs" wait "$work/mnt" --timeout 300s >/dev/null 2>&1
     sync
     # Both sides read from the page cache: dropping it through FUSE would not drop the pages below.
     fio --name="$name" --size=1G --ioengine=psync --invalidate=0 --fallocate=none \
@@ -90,17 +92,19 @@ run() { # name, directory, round, fio options
 
 round=1
 while [ "$round" -le "$rounds" ]; do
-    for dir in plain mnt; do
+    # In turns, so that neither side always runs on what the other left behind.
+    if [ $((round % 2)) = 1 ]; then sides="plain mnt"; else sides="mnt plain"; fi
+    for dir in $sides; do
         rm -f "$work/$dir/new"
         run seqwrite $dir $round --rw=write --bs=1M --filename="$work/$dir/new"
     done
-    for dir in plain mnt; do
+    for dir in $sides; do
         run seqread $dir $round --rw=read --bs=1M --filename="$work/$dir/cached"
     done
-    for dir in plain mnt; do
+    for dir in $sides; do
         run randread $dir $round --rw=randread --bs=4k --runtime=5 --time_based --filename="$work/$dir/cached"
     done
-    for dir in plain mnt; do
+    for dir in $sides; do
         run randwrite $dir $round --rw=randwrite --bs=4k --overwrite=1 --runtime=5 --time_based \
             --filename="$work/$dir/cached"
     done
