@@ -405,6 +405,8 @@ fn a_program_that_keeps_a_file_open_does_not_keep_the_daemon() {
     fs::write(mount.path("closed"), "closed").unwrap();
     open = fs::File::create(mount.path("open")).unwrap();
     open.write_all(b"half").unwrap();
+    // A child that inherits it closes it: that FLUSH tells of no end.
+    assert!(Command::new("true").status().unwrap().success());
     service.signal(Signal::TERM);
     service.ends_well(&mount, HURRY);
     drop(open);

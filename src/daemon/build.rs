@@ -376,10 +376,15 @@ impl Rooms {
         self.outbox_end.trigger();
         let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for mut worker in workers {
-            if tokio::time::timeout(limit, &mut worker).await.is_err() {
+            if timeout(limit, &mut worker).await.is_err() {
                 tracing::warn!("requests under way did not end in time; they are settled at the next start");
                 worker.abort();
             }
+        }
+        match timeout(limit, self.vfs.doubt_all()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "marks of files that are still open could not be taken back"),
+            Err(_) => tracing::warn!("marks of files that are still open were not taken back in time"),
         }
         let journal = self.journal.clone();
         match tokio::task::spawn_blocking(move || journal.close()).await {

@@ -34,6 +34,25 @@ impl Vfs {
         });
     }
 
+    /// The daemon ends while programs still have files open: no RELEASE will come, so no provisional
+    /// mark of theirs may stand.
+    ///
+    /// # Errors
+    /// The journal failed.
+    pub async fn doubt_all(&self) -> Result<()> {
+        let flushed: Vec<Ino> = self.inner.namespace.read(|tree| {
+            let flushed = tree.inodes().filter(|inode| inode.row.content == Content::Flushed);
+            flushed.map(crate::namespace::Inode::ino).collect()
+        });
+        for ino in flushed {
+            let state = self.inner.locks.lock(ino).await;
+            let taken = if state.writers > 0 { self.take_mark_back(ino, None).await } else { Ok(()) };
+            self.inner.locks.release(ino, state);
+            taken?;
+        }
+        Ok(())
+    }
+
     /// The file is as good as open again; `hold` (C6) is what a crash before the session's end makes
     /// of it.
     pub(super) async fn take_mark_back(&self, ino: Ino, hold: Option<Hold>) -> Result<()> {
