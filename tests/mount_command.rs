@@ -2,6 +2,7 @@
 //! without, rather than passing unseen.
 
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ferryfs::control::Status;
 use ferryfs::disk;
-use ferryfs::emulator::{self, Emulator};
+use ferryfs::emulator::{self, Action, Emulator, Fault, Match};
 use rustix::process::{Pid, Signal, kill_process};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ferryfs");
@@ -116,6 +117,10 @@ fn kill(pid: u32) {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.path("state/ferryfs.log")).unwrap_or_default();
+            eprintln!("--- the daemon's log ---\n{log}---");
+        }
         let status = self.ferryfs(&["status", "mnt", "--json"]);
         if let Ok(status) = serde_json::from_str::<Status>(&status.out) {
             kill(status.pid);
@@ -233,6 +238,80 @@ fn a_wrong_key_or_bucket_is_told_by_the_command_that_mounts() {
 }
 
 #[test]
+fn a_wrong_region_or_log_bucket_is_told_too() {
+    let stage = Stage::new();
+    let matching = Match { bucket: Some(BUCKET.to_owned()), ..Match::default() };
+    let action = Action::Status { status: 301, code: "PermanentRedirect".to_owned(), retry_after: None };
+    stage.emulator().add_fault(Fault { count: u32::MAX, ..Fault::new(matching, action) });
+    let answer = stage.ferryfs(&["mount", "--config", "demo.toml", "mnt"]);
+    for wanted in [BUCKET, "region", "HTTP 301", "PermanentRedirect", "request id"] {
+        answer.is(1, wanted);
+    }
+    stage.emulator().clear_faults();
+
+    stage.config("logs.toml", |text| text.replace(LOG_BUCKET, "elsewhere-1250000000"));
+    let answer = stage.ferryfs(&["mount", "--config", "logs.toml", "mnt"]);
+    for wanted in ["elsewhere-1250000000", "HTTP 404", "NoSuchBucket", "request id"] {
+        answer.is(1, wanted);
+    }
+    assert!(!answer.err.contains("hush"), "{answer:?}");
+    assert!(disk::mount_info(&stage.mount_dir()).unwrap().is_none());
+}
+
+#[test]
+fn waiting_ends_in_time_and_says_what_is_left() {
+    let stage = Stage::new();
+    stage.ferryfs(&["mount", "--config", "demo.toml", "mnt"]).is(0, "");
+    fs::write(stage.path("mnt/done"), "done").unwrap();
+    stage.ferryfs(&["wait", "mnt", "done"]).is(0, "");
+    let matching = Match { method: Some("PUT".to_owned()), bucket: Some(BUCKET.to_owned()), ..Match::default() };
+    stage.emulator().add_fault(Fault { count: u32::MAX, ..Fault::new(matching, Action::Delay(600_000)) });
+    fs::write(stage.path("mnt/slow"), "slow").unwrap();
+    for words in [&["wait", "mnt", "--timeout", "300ms"][..], &["wait", "mnt", "slow", "--timeout", "300ms"]] {
+        let start = Instant::now();
+        let answer = stage.ferryfs(words);
+        answer.is(1, "not settled: 1 file (4 B) to upload");
+        answer.is(1, "/slow waits for its upload");
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
+    // What it does not wait for does not keep it.
+    stage.ferryfs(&["wait", "mnt", "done", "--timeout", "30s"]).is(0, "");
+    // An unmount that runs out of time says what is kept, and keeps it.
+    let answer = stage.ferryfs(&["umount", "mnt", "--timeout", "1s"]);
+    answer.is(1, "unmounted; kept for the next mount: 1 file (4 B) to upload");
+    assert!(disk::mount_info(&stage.mount_dir()).unwrap().is_none());
+    stage.emulator().clear_faults();
+    stage.ferryfs(&["mount", "--config", "demo.toml", "mnt"]).is(0, "");
+    stage.ferryfs(&["wait", "mnt"]).is(0, "");
+    assert_eq!(stage.emulator().object(BUCKET, "data/slow").unwrap().bytes().unwrap(), b"slow");
+}
+
+#[test]
+fn waiting_for_a_torn_file_ends_at_once_and_says_so() {
+    // Closed last: a close waits for its daemon or for its end.
+    let mut open;
+    let stage = Stage::new();
+    stage.ferryfs(&["mount", "--config", "demo.toml", "mnt"]).is(0, "");
+    open = fs::File::create(stage.path("mnt/report")).unwrap();
+    open.write_all(b"half").unwrap();
+    stage.kill_daemon();
+    stage.ferryfs(&["mount", "--config", "demo.toml", "mnt"]).is(0, "");
+    // Only now, so that it certainly was being written when the next daemon looked.
+    drop(open);
+    for words in [&["wait", "mnt"][..], &["wait", "mnt", "report"]] {
+        let answer = stage.ferryfs(words);
+        answer.is(1, "not settled: 1 stuck");
+        answer.is(1, "/report: torn");
+    }
+    let shown = stage.ferryfs(&["status", "mnt"]);
+    assert!(shown.out.contains("TORN") && shown.out.contains("/report"), "{shown:?}");
+    // Written anew, it is a file like others.
+    fs::write(stage.path("mnt/report"), "whole").unwrap();
+    stage.ferryfs(&["wait", "mnt", "report"]).is(0, "");
+    assert_eq!(stage.emulator().object(BUCKET, "data/report").unwrap().bytes().unwrap(), b"whole");
+}
+
+#[test]
 fn the_helper_mounts_in_the_background() {
     let stage = Stage::new();
     let helper = stage.path("mount.ferryfs");
@@ -241,6 +320,15 @@ fn the_helper_mounts_in_the_background() {
     let error = fs::write(stage.path("mnt/x"), "x").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     stage.run(&helper, &["demo.toml", "mnt"]).is(32, "is mounted on");
+    stage.ferryfs(&["umount", "mnt"]).is(0, "");
+    // As mount(8) calls it, and what fails for want of a good bucket is no usage error.
+    stage.run(&helper, &["demo.toml", "mnt", "-s", "-v", "-n", "-o", "rw,noauto,user=nobody,x-y=z"]).is(0, "");
+    stage.config("bucket.toml", |text| {
+        text.replace(BUCKET, "other-1250000000").replace("\"state\"", "\"state2\"").replace("\"cache\"", "\"cache2\"")
+    });
+    fs::create_dir(stage.path("mnt2")).unwrap();
+    let other = stage.run(&helper, &["bucket.toml", "mnt2", "-o", "cache_size=64MiB"]);
+    assert!(matches!(other.code, Some(32)) && other.err.contains("NoSuchBucket"), "{other:?}");
     stage.ferryfs(&["umount", "mnt"]).is(0, "");
 }
 

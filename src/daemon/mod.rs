@@ -151,14 +151,14 @@ async fn until_stopped(
                     return Err(Error::Failed(format!("the mount could not go on: {why}")));
                 }
                 tracing::info!("unmounted: uploading what is left");
-                return drain(daemon, mounted, notify, signals, false).await;
+                return drain(daemon, mounted, stop, notify, signals, false).await;
             }
             reason = rooms.guardian.poisoned() => return give_up(mounted, reason),
             reason = rooms.journal.failed() => return give_up(mounted, reason),
         }
     }
     tracing::info!("told to stop: uploading what is left");
-    drain(daemon, mounted, notify, signals, true).await?;
+    drain(daemon, mounted, stop, notify, signals, true).await?;
     unmount(mounted).await
 }
 
@@ -177,6 +177,7 @@ fn reload(daemon: &Daemon, notify: &Notify) {
 async fn drain(
     daemon: &Daemon,
     mounted: &Mounted,
+    stop: &Shutdown,
     notify: &Notify,
     signals: &mut Signals,
     mut told: bool,
@@ -186,6 +187,8 @@ async fn drain(
     let drained = loop {
         tokio::select! {
             drained = &mut draining => break drained,
+            // `ferryfs umount` it was that unmounted, and its time is over.
+            () = stop.triggered() => return Ok(()),
             signal = signals.next() => match signal {
                 Told::Stop if told => break Drained::Hurried,
                 Told::Stop => told = true,
