@@ -1,5 +1,8 @@
 //! Checksums of content: CRC-64/XZ, which the stores report, and MD5, which they check.
 //!
+//! # Promise
+//! The sums are those that the stores compute (the vendors' own SDKs computed the test vectors).
+//!
 //! # Invariants
 //! 1. [`crc64`] of nothing is 0, and [`combine`] folds parts left to right starting from that 0.
 //! 2. Every function here is pure: the same bytes give the same sum on every machine.

@@ -5,6 +5,10 @@
 //! an address or `localhost`, the first step of the path), OMS
 //! (`/v2/<project>/sync-tasks/<task>/events`) and its own control (`/_emulator/`, see `control`).
 //!
+//! # Promise
+//! A client that works here has kept the protocol: what COS or OMS would refuse is refused, and what
+//! was stored or announced is on the log.
+//!
 //! # Invariants
 //! 1. It is as strict as COS where the protocol's description knows: signatures, Content-MD5,
 //!    multipart rules, conditions, limits, order of listings, error bodies.

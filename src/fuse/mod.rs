@@ -3,6 +3,9 @@
 //! The only room that names fuser and errno. It decides nothing: what a call means is the vfs
 //! room's affair, which number an error gets is `errno.rs`'s.
 //!
+//! # Promise
+//! Every request of the kernel reaches the vfs room as it was sent, and is answered once.
+//!
 //! # Invariants
 //! 1. A dispatch thread never waits. Each request becomes a future that owns all it needs and its
 //!    reply; the dispatch thread polls it once, which is enough for what is cached, and what is

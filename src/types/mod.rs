@@ -1,6 +1,11 @@
 //! Values that several rooms share: identifiers, keys, attributes, times.
 //!
-//! Holds no logic beyond parsing and formatting; imports nothing of the crate.
+//! # Promise
+//! A value that is parsed and printed again means the same.
+//!
+//! # Invariants
+//! 1. No logic beyond parsing and formatting; nothing of the crate is imported.
+//! 2. An identifier of one kind cannot be taken for another: each has a type of its own.
 
 mod attrs;
 mod size;

@@ -1,5 +1,6 @@
 //! What POSIX calls mean on this mount: handles, open and close, rename, remove, attributes.
 //!
+//! # Promise
 //! The promises, each with the test that proves it:
 #![doc = include_str!("SEMANTICS.md")]
 //!
