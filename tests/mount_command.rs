@@ -286,6 +286,18 @@ fn waiting_ends_in_time_and_says_what_is_left() {
     assert_eq!(stage.emulator().object(BUCKET, "data/slow").unwrap().bytes().unwrap(), b"slow");
 }
 
+/// What nobody has looked at since the start is in the bucket all the same.
+#[test]
+fn waiting_for_what_another_client_stored_asks_the_bucket() {
+    let stage = Stage::new();
+    stage.emulator().put_object(BUCKET, "data/theirs/file", b"theirs").unwrap();
+    stage.ferryfs(&["mount", "--config", "demo.toml", "mnt"]).is(0, "");
+    stage.ferryfs(&["wait", "mnt", "theirs/file"]).is(0, "");
+    stage.ferryfs(&["wait", "mnt", "theirs"]).is(0, "");
+    stage.ferryfs(&["wait", "mnt", "theirs/other"]).is(1, "there is no /theirs/other here or in the bucket");
+    stage.ferryfs(&["wait", "mnt", "theirs/file/below"]).is(1, "there is no /theirs/file/below");
+}
+
 #[test]
 fn waiting_for_a_torn_file_ends_at_once_and_says_so() {
     // Closed last: a close waits for its daemon or for its end.

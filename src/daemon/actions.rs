@@ -15,7 +15,7 @@ use crate::control::{
 };
 use crate::fuse::Mounted;
 use crate::journal::Hold;
-use crate::namespace::Tree;
+use crate::namespace::{Lookup, Tree};
 use crate::outbox::{ItemState, Left};
 use crate::task::Shutdown;
 use crate::types::{FileKind, Ino, Key};
@@ -105,15 +105,33 @@ impl Daemon {
         self.collect(None, &self.rooms.outbox.left(None, ""))
     }
 
-    fn pending_below(&self, path: &str) -> Result<Pending, ActionError> {
+    /// The inode at a path: what is known here, else what the bucket says.
+    async fn find(&self, path: &str) -> Result<Ino, ActionError> {
+        if let Some(ino) = self.rooms.namespace.read(|tree| resolve(tree, path)) {
+            return Ok(ino);
+        }
+        let mut at = Ino::ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            at = match self.rooms.namespace.lookup(at, name).await {
+                Ok(Lookup::Found(ino)) => ino,
+                Ok(Lookup::Absent) | Err(crate::namespace::Error::NotDirectory) => {
+                    return Err(ActionError::NotFound(format!("there is no {path} here or in the bucket")));
+                }
+                Err(error) => return Err(ActionError::Failed(format!("cannot tell whether {path} exists: {error}"))),
+            };
+        }
+        Ok(at)
+    }
+
+    async fn pending_below(&self, path: &str) -> Result<Pending, ActionError> {
+        let ino = self.find(path).await?;
         let found = self.rooms.namespace.read(|tree| {
-            let ino = resolve(tree, path)?;
             let sync = tree.mapping_of(ino).and_then(|mapping| mapping.sync);
             let key = tree.key(ino).or_else(|| tree.prefix(ino).map(Key));
-            Some((ino, sync, key, tree.get(ino)?.row.kind))
+            Some((sync, key, tree.get(ino)?.row.kind))
         });
-        let Some((ino, sync, key, kind)) = found else {
-            return Err(ActionError::NotFound(format!("nothing is known of {path} here")));
+        let Some((sync, key, kind)) = found else {
+            return Err(ActionError::NotFound(format!("{path} was removed a moment ago")));
         };
         let left = match (sync, &key) {
             (Some(sync), Some(key)) if kind == FileKind::Dir => self.rooms.outbox.left(Some(sync), key.as_str()),
@@ -345,7 +363,7 @@ impl Actions for Daemon {
             // Whoever waits does not want to wait for the delay too.
             self.rooms.uploader.hurry();
             match path {
-                Some(path) => self.pending_below(&path),
+                Some(path) => self.pending_below(&path).await,
                 None => Ok(self.pending_all()),
             }
         }
