@@ -1,7 +1,7 @@
 //! Server-side copies: renames, attributes, and versions moved out of the way (R3, R4, R6).
 
 use crate::failpoint;
-use crate::journal::{AttemptKind, Content, Durability, Op, Remote};
+use crate::journal::{AttemptKind, Content, Durability, Remote};
 use crate::namespace::{attributes_of, remote_of};
 use crate::store::{CopyOptions, CopySource, ErrorKind, HeadOptions, ObjectMeta};
 use crate::types::FileKind;
@@ -35,14 +35,7 @@ impl Uploader {
         let job = &if known { job.clone() } else { carrying(job, &meta) };
         let onto_itself = source.key == job.key;
         let forbid_overwrite = if onto_itself { false } else { self.expect(job).await? == Expected::Absent };
-        let attempt = {
-            let mut attempt = self.begin(job, AttemptKind::Copy, source.size, source.crc64).await?;
-            attempt.source = Some(source.key.clone());
-            let row = Op::PutAttempt(attempt.clone());
-            let ((), commit) = self.inner.namespace.update(Durability::Disk, |_, ops| ops.push(row));
-            commit.durable().await?;
-            attempt
-        };
+        let attempt = self.begin(job, AttemptKind::Copy, source.size, source.crc64, Some(&source.key)).await?;
         let options = CopyOptions {
             replace_headers: Some(self.headers(job, attempt.attempt, Some(&meta.headers))),
             forbid_overwrite,

@@ -138,7 +138,7 @@ impl Uploader {
         let Some(plan) = PartPlan::new(size, self.inner.options.part_bytes, capabilities) else {
             return Err(StepError::Io(std::io::Error::from(std::io::ErrorKind::FileTooLarge)));
         };
-        let mut attempt = self.begin(job, AttemptKind::Multipart, size, None).await?;
+        let mut attempt = self.begin(job, AttemptKind::Multipart, size, None, None).await?;
         let options = PutOptions {
             headers: self.headers(job, attempt.attempt, None),
             storage_class: job.mapping.storage_class.clone(),

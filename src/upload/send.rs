@@ -20,7 +20,7 @@ use crate::failpoint;
 use crate::journal::{AttemptKind, AttemptRow, Content, Durability, Mark, Op, Remote};
 use crate::namespace::{MD5_HEADER, headers_for};
 use crate::store::{ErrorKind, HeadOptions, ObjectHeaders, PutOptions};
-use crate::types::{BackingNo, Crc64, FileKind, Ino};
+use crate::types::{BackingNo, Crc64, FileKind, Ino, Key};
 
 use super::commit::Sent;
 use super::error::{StepError, StepResult};
@@ -54,7 +54,7 @@ impl Uploader {
             .await
             .map_err(|error| io::Error::other(error.to_string()))?;
         let forbid_overwrite = self.expect(job).await? == Expected::Absent;
-        let attempt = self.begin(job, AttemptKind::Put, content.len() as u64, Some(crc)).await?;
+        let attempt = self.begin(job, AttemptKind::Put, content.len() as u64, Some(crc), None).await?;
         let mut headers = self.headers(job, attempt.attempt, None);
         if job.kind == FileKind::File {
             headers.metadata.insert(MD5_HEADER.to_owned(), hex(&sum));
@@ -103,6 +103,7 @@ impl Uploader {
         kind: AttemptKind,
         size: u64,
         crc: Option<Crc64>,
+        source: Option<&Key>,
     ) -> StepResult<AttemptRow> {
         let number = self.inner.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next()?;
         let row = AttemptRow {
@@ -111,7 +112,7 @@ impl Uploader {
             ino: job.ino,
             target: job.mapping.target,
             key: job.key.clone(),
-            source: None,
+            source: source.cloned(),
             generation: job.generation,
             attr_generation: job.attr_generation,
             attrs: job.attrs,
