@@ -143,7 +143,7 @@ impl Daemon {
 
     fn collect(&self, below: Option<Ino>, left: &Left) -> Pending {
         let outstanding = self.rooms.uploader.outstanding(below);
-        let status = self.rooms.uploader.status();
+        let flights = self.rooms.uploader.flights();
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let waiting = |what: &str| {
             let what = what.to_owned();
@@ -168,7 +168,7 @@ impl Daemon {
         Pending {
             files: count(outstanding.paths.len()),
             bytes: outstanding.bytes,
-            bytes_sent: status.flights.iter().map(|flight| flight.sent).sum(),
+            bytes_sent: flights.iter().map(|flight| flight.sent).sum(),
             copies: 0,
             removals: outstanding.removals,
             announcements: count(left.announcements),

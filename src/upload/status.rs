@@ -109,11 +109,17 @@ impl Uploader {
             }
             status.removals_owed = tree.removals().count() as u64;
         });
+        let flights = self.flights();
         let book = self.book();
-        status.flights = book.flights.values().cloned().collect();
+        status.flights = flights;
         status.failures = book.failures.values().cloned().collect();
         status.counters = book.counters;
         status
+    }
+
+    /// The transfers under way.
+    pub fn flights(&self) -> Vec<Flight> {
+        self.book().flights.values().cloned().collect()
     }
 
     /// What is not yet in the bucket at or below an inode (`None`: anywhere).
