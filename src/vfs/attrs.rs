@@ -197,7 +197,7 @@ impl Vfs {
         }
         if state.writers == 0 {
             // Nobody has it open for writing: truncate(2) is a session of its own.
-            self.end_or_poll(ino, state).await;
+            self.try_end_session(ino, state).await;
         }
         Ok(())
     }

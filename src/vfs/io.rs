@@ -65,12 +65,9 @@ impl Vfs {
         let handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
         let file = match handle.source {
             Source::File(file) if handle.write => file,
-            Source::Kernel => {
-                let (backing, _) = self.inner.backing_file(ino)?;
-                Arc::new(self.inner.cache.open_write(backing)?)
-            }
-            // Written back from a mapping through another handle of the same inode.
-            Source::File(_) | Source::Fill(_) => {
+            // A request after a mode was refused, or written back from a mapping through another
+            // handle of the same inode.
+            Source::Kernel | Source::File(_) | Source::Fill(_) => {
                 let (backing, _) = self.inner.backing_file(ino)?;
                 Arc::new(self.inner.cache.open_write(backing)?)
             }

@@ -198,10 +198,6 @@ impl Vfs {
         self.trash(trash);
     }
 
-    async fn end_or_poll(&self, ino: Ino, state: &mut locks::Locked) {
-        self.try_end_session(ino, state).await;
-    }
-
     fn serve_from_file(&self, ino: Ino, backing: crate::types::BackingNo) -> Result<()> {
         let file = Arc::new(self.inner.cache.open_read(backing)?);
         self.inner.handles.replace_sources(ino, &file);
