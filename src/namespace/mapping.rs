@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::store::ObjectStore;
+use crate::store::{ObjectStore, Outcome};
 use crate::types::{Attrs, FileKind, Ino, Key, TargetId, TimeNs};
 
 /// Attributes of objects that carry none.
@@ -81,6 +81,9 @@ impl Mapping {
     /// Takes note of how a call on the store ended; says so once on each change.
     pub fn observe<T>(&self, result: &crate::store::Result<T>) {
         match result {
+            // It was on its way when the connection broke, and was not tried again: the look that
+            // settles it tells whether the store is there.
+            Err(error) if error.is_offline() && error.outcome() == Outcome::Unknown && error.attempts <= 1 => {}
             Err(error) if error.is_offline() => {
                 if !self.offline.swap(true, Ordering::Relaxed) {
                     tracing::warn!(store = self.store.name(), %error, "mapping is offline");

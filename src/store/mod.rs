@@ -10,13 +10,11 @@
 //! - Credentials appear in no message and no log line.
 //! - [`Outcome::Unknown`] outlasts the attempt that it came from: if one attempt of a call may have
 //!   been applied and a later one is refused, the call's error has the later one's kind and an
-//!   unknown outcome. So [`ErrorKind::AlreadyExists`] (forbid-overwrite) and
-//!   [`ErrorKind::Precondition`] (a copy onto itself) with an unknown outcome may be the echo of
-//!   the call's own earlier attempt: settle them by HEAD.
+//!   unknown outcome.
 //! - [`ObjectStore::may_arrive_late`] tells of attempts whose reply was lost, since a repeat that
 //!   succeeded hides them.
-//! - PUT, copy, delete, part uploads and abort are repeated after an unknown outcome, since twice
-//!   is as good as once; initiate and complete only if certainly not applied.
+//! - Delete, part uploads and abort are repeated after an unknown outcome, since twice is as good as
+//!   once; PUT, copy, initiate and complete only if certainly not applied: settle them by HEAD.
 //!
 //! # Invariants
 //! 1. Dot segments, `//`, and every byte of a key reach the wire as written.

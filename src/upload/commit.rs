@@ -28,9 +28,9 @@ impl Uploader {
         let (target, key) = (attempt.target, attempt.key.clone());
         let clock = self.inner.namespace.clock().clone();
         let (now, wall) = (clock.monotonic(), clock.now());
-        let unsettled = self.book().suspicious.remove(&(target, key.clone()));
         let mapping = self.inner.namespace.read(|tree| tree.mapping(target).cloned());
-        let suspicious = unsettled || mapping.as_ref().is_some_and(|mapping| mapping.store.may_arrive_late(&key));
+        let suspicious = self.is_suspicious(target, &key)
+            || mapping.as_ref().is_some_and(|mapping| mapping.store.may_arrive_late(&key));
         let late = i64::try_from(self.inner.options.late.as_nanos()).unwrap_or(i64::MAX);
         let recheck_at = suspicious.then(|| TimeNs(wall.0.saturating_add(late)));
         let owed = match mapping.and_then(|mapping| mapping.sync) {
@@ -58,7 +58,10 @@ impl Uploader {
                     inode.row.mark = None;
                 }
             }
-            inode.row.recheck_at = recheck_at;
+            // The second look that an earlier version still waits for is this one's, if it stands where
+            // that one stood.
+            let waiting = inode.row.recheck_at.filter(|_| old.as_ref().is_some_and(|old| old.key == key));
+            inode.row.recheck_at = recheck_at.or(waiting);
             inode.settled = Some(now);
             inode.checked = Some(now);
             let clean = (inode.row.content == Content::Clean).then_some(()).and(inode.row.backing);
@@ -152,10 +155,8 @@ impl Uploader {
     /// settled (R2).
     pub(super) async fn give_up(&self, attempt: &AttemptRow, error: store::Error) -> StepResult<StepError> {
         if error.outcome() == Outcome::Unknown {
-            let mut book = self.book();
-            book.suspicious.insert((attempt.target, attempt.key.clone()));
-            book.attempts.insert(attempt.attempt, attempt.clone());
-            drop(book);
+            self.suspect(attempt.target, &attempt.key, attempt.attempt);
+            self.book().attempts.insert(attempt.attempt, attempt.clone());
             return Ok(StepError::Unknown(attempt.attempt, error));
         }
         if error.kind == ErrorKind::AlreadyExists {
@@ -235,7 +236,7 @@ impl Uploader {
         let what =
             format!("the store holds {} with CRC64 {there} where {here} was sent; it is sent again", attempt.key);
         tracing::error!(key = %attempt.key, sent = here, stored = there, "the store holds another content than was sent");
-        self.book().suspicious.insert((attempt.target, attempt.key.clone()));
+        self.suspect(attempt.target, &attempt.key, attempt.attempt);
         // Ours, but wrong: the next look must be able to replace it.
         let mapping = self.inner.namespace.read(|tree| tree.mapping(attempt.target).cloned());
         if let Some(mapping) = mapping

@@ -32,7 +32,7 @@ mod worker;
 pub use error::Fatal;
 pub use status::{Counters, Failure, Flight, Outstanding, Status};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -123,14 +123,54 @@ struct Book {
     /// Attempts whose outcome is unknown, and multipart uploads that may be continued.
     attempts: HashMap<u64, AttemptRow>,
     parts: HashMap<u64, Vec<PartRow>>,
-    /// Attempts that had not arrived when they were settled and whose inode is unlinked: only
-    /// looked for once more, nothing waits for them.
-    parked: HashSet<u64>,
+    /// Attempts that had not arrived when they were settled, and when they are looked for once more,
+    /// monotonic (R1). Nothing waits for them.
+    parked: HashMap<u64, Duration>,
     /// Keys at which a late request may still arrive (R1).
-    suspicious: HashSet<(TargetId, Key)>,
+    suspicious: HashMap<(TargetId, Key), Suspicion>,
     failures: HashMap<Work, Failure>,
     flights: HashMap<Ino, Flight>,
     counters: Counters,
+}
+
+/// Requests to one key whose outcome nobody knows.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// The first attempt among them.
+    first: u64,
+    /// When the last of them was lost, monotonic.
+    since: Duration,
+}
+
+/// Names a DELETE; attempts begin above it.
+const NO_ATTEMPT: u64 = 0;
+
+/// Suspicions that are over are cleared away whenever so many more have come.
+const SUSPICIONS_CLEARED: usize = 1024;
+
+impl Book {
+    /// Attempts that something waits for.
+    fn unsettled(&self) -> impl Iterator<Item = &AttemptRow> {
+        self.attempts.values().filter(|attempt| !self.parked.contains_key(&attempt.attempt))
+    }
+
+    /// The outcome of a request is unknown: it may still arrive at the key, until `late` is over.
+    fn suspect(&mut self, target: TargetId, key: &Key, attempt: u64, now: Duration, late: Duration) {
+        if self.suspicious.len() % SUSPICIONS_CLEARED == SUSPICIONS_CLEARED - 1 {
+            self.suspicious.retain(|_, suspicion| now.saturating_sub(suspicion.since) < late);
+        }
+        let suspicion =
+            self.suspicious.entry((target, key.clone())).or_insert(Suspicion { first: attempt, since: now });
+        *suspicion = Suspicion { first: attempt.min(suspicion.first), since: now };
+    }
+
+    /// The attempt has arrived: it cannot arrive late any more. Earlier ones still may.
+    fn arrived(&mut self, attempt: &AttemptRow) {
+        let key = (attempt.target, attempt.key.clone());
+        if self.suspicious.get(&key).is_some_and(|suspicion| suspicion.first == attempt.attempt) {
+            self.suspicious.remove(&key);
+        }
+    }
 }
 
 impl Uploader {
@@ -139,15 +179,18 @@ impl Uploader {
         let permits = usize::try_from(options.memory / MEMORY_UNIT).unwrap_or(Semaphore::MAX_PERMITS).max(1);
         let numbers = Mutex::new(Numbers::new(namespace.journal().clone(), Counter::Attempt));
         let mut book = Book::default();
+        let now = namespace.clock().monotonic();
         for attempt in &snapshot.attempts {
-            book.suspicious.insert((attempt.target, attempt.key.clone()));
+            book.suspect(attempt.target, &attempt.key, attempt.attempt, now, options.late);
             book.attempts.insert(attempt.attempt, attempt.clone());
         }
         for part in &snapshot.parts {
             book.parts.entry(part.attempt).or_default().push(part.clone());
         }
         // A removal that was under way at a crash may still arrive.
-        book.suspicious.extend(snapshot.removals.iter().map(|removal| (removal.target, removal.key.clone())));
+        for removal in &snapshot.removals {
+            book.suspect(removal.target, &removal.key, NO_ATTEMPT, now, options.late);
+        }
         let inner = Inner {
             namespace,
             cache,
@@ -200,6 +243,19 @@ impl Uploader {
 
     fn now(&self) -> Duration {
         self.inner.namespace.clock().monotonic()
+    }
+
+    /// R1: a request to the key may still arrive; see [`Book::suspect`].
+    fn suspect(&self, target: TargetId, key: &Key, attempt: u64) {
+        let now = self.now();
+        self.book().suspect(target, key, attempt, now, self.inner.options.late);
+    }
+
+    /// R1: whether a request to the key may still arrive.
+    fn is_suspicious(&self, target: TargetId, key: &Key) -> bool {
+        let now = self.now();
+        let since = self.book().suspicious.get(&(target, key.clone())).map(|suspicion| suspicion.since);
+        since.is_some_and(|since| now.saturating_sub(since) < self.inner.options.late)
     }
 
     /// A change that may still be followed by others: due after the delay.

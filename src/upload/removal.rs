@@ -8,9 +8,9 @@ use crate::namespace::Tree;
 use crate::store::{ErrorKind, HeadOptions, Outcome};
 use crate::types::{Ino, Key, TargetId};
 
-use super::Uploader;
 use super::error::{StepError, StepResult};
 use super::queue::{Next, Work};
+use super::{NO_ATTEMPT, Uploader};
 
 enum Removal {
     /// Nothing is owed any more.
@@ -113,7 +113,7 @@ impl Uploader {
             }
             Err(error) => {
                 if error.outcome() == Outcome::Unknown {
-                    self.book().suspicious.insert((target, key.clone()));
+                    self.suspect(target, &key, NO_ATTEMPT);
                 }
                 Err(StepError::Store(error))
             }
@@ -122,7 +122,7 @@ impl Uploader {
 
     fn is_unsettled(&self, target: TargetId, key: &Key) -> bool {
         let book = self.book();
-        book.attempts.values().any(|one| one.target == target && one.key == *key && !book.parked.contains(&one.attempt))
+        book.unsettled().any(|one| one.target == target && one.key == *key)
     }
 
     /// Waits for an inode's step; if it waits for one at all, that is in the queue.

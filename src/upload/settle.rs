@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::journal::{AttemptKind, AttemptRow, Content};
-use crate::namespace::{Mapping, remote_of};
+use crate::journal::{AttemptKind, AttemptRow, Content, Durability};
+use crate::namespace::{Mapping, Tree, remote_of};
 use crate::store::{ErrorKind, HeadOptions, ObjectMeta};
 
 use super::Uploader;
@@ -29,11 +29,31 @@ impl Uploader {
         let found = mapping.store.head(&attempt.key, HeadOptions::default()).await;
         mapping.observe(&found);
         match found {
-            Ok(meta) if self.is_attempt(&meta, &attempt) => self.applied(&attempt, &meta).await,
+            Ok(meta) if self.is_attempt(&meta, &attempt) => {
+                if self.is_over(&attempt) {
+                    self.arrived_late(&attempt, &meta).await
+                } else {
+                    self.applied(&attempt, &meta).await
+                }
+            }
+            // The last look takes whatever of ours has arrived.
+            Ok(meta) if self.is_last_look(&attempt) && self.is_ours(&meta) => self.arrived_late(&attempt, &meta).await,
             Ok(_) => self.not_applied(&attempt, &mapping).await,
             Err(error) if error.kind == ErrorKind::NotFound => self.not_applied(&attempt, &mapping).await,
             Err(error) => Err(StepError::Store(error)),
         }
+    }
+
+    /// It was settled before, or a start found its row beside a later version.
+    fn is_over(&self, attempt: &AttemptRow) -> bool {
+        let later =
+            |tree: &Tree| tree.get(attempt.ino).is_some_and(|inode| attempt.generation < inode.row.remote_generation);
+        self.book().parked.contains_key(&attempt.attempt) || self.inner.namespace.read(later)
+    }
+
+    fn is_last_look(&self, attempt: &AttemptRow) -> bool {
+        let now = self.now();
+        self.book().parked.get(&attempt.attempt).is_some_and(|until| *until <= now)
     }
 
     /// It had arrived: verified as any other, then committed.
@@ -47,8 +67,7 @@ impl Uploader {
         let mut remote = remote_of(meta);
         remote.crc64 = remote.crc64.or(known);
         let content = attempt.kind != AttemptKind::Copy;
-        // It has arrived: no late copy of it can be on its way any more.
-        self.book().suspicious.remove(&(attempt.target, attempt.key.clone()));
+        self.book().arrived(attempt);
         let exists = self.inner.namespace.touch(|tree| match tree.get_mut(attempt.ino) {
             Some(inode) => {
                 inode.attempting = true;
@@ -57,7 +76,9 @@ impl Uploader {
             None => false,
         });
         let next = self.commit(Sent { attempt, remote, content }).await;
-        if exists && self.end_attempt(attempt.ino).await? {
+        if exists {
+            self.end_attempt(attempt.ino).await?;
+            // Also if nothing is left to do: its failure is over.
             self.look_again(attempt.ino);
         }
         next
@@ -74,8 +95,8 @@ impl Uploader {
         })
     }
 
-    /// It has not arrived so far. It may still (R1): the key stays suspicious, and the next version
-    /// there is looked at again.
+    /// It has not arrived so far. It may still (R1): the key stays suspicious, and what
+    /// comes to stand there is looked at again.
     async fn not_applied(&self, attempt: &AttemptRow, mapping: &Mapping) -> StepResult<Next> {
         let wanted = self.inner.namespace.read(|tree| {
             tree.get(attempt.ino).is_some_and(|inode| {
@@ -104,13 +125,14 @@ impl Uploader {
         if attempt.kind == AttemptKind::Multipart && attempt.upload_id.is_none() {
             self.abort_nameless(attempt, mapping).await?;
         }
-        if let Some(wait) = self.park(attempt) {
-            return Ok(Next::After(wait));
+        let parked = self.park(attempt).await?;
+        if parked.is_none() {
+            self.drop_attempt(attempt).await?;
         }
-        self.drop_attempt(attempt).await?;
         let now = self.now();
-        self.queue().put_sooner(super::queue::Work::Inode(attempt.ino), now);
-        Ok(Next::Done)
+        // The pause after its failure stays.
+        self.queue().ensure(super::queue::Work::Inode(attempt.ino), now);
+        Ok(parked.map_or(Next::Done, Next::After))
     }
 
     /// A crash between Initiate and the row with its id leaves an upload that only a listing tells of:
@@ -141,12 +163,51 @@ impl Uploader {
         }
     }
 
-    /// R1: an unlinked inode makes no next version whose second look would find a late request: the
-    /// object would stay, and the name come back. How long to wait before it is looked for.
-    fn park(&self, attempt: &AttemptRow) -> Option<Duration> {
-        let unlinked = self.inner.namespace.read(|tree| tree.get(attempt.ino).is_none_or(|inode| !inode.row.linked));
-        // Parts are aborted: no Complete can arrive any more. Looked for once.
-        let again = unlinked && attempt.kind != AttemptKind::Multipart && self.book().parked.insert(attempt.attempt);
-        again.then_some(self.inner.options.late)
+    /// R1: it may arrive late. What comes to stand at its key meanwhile is looked at again by itself;
+    /// should nothing come (unlinked, renamed), the object would stay, and the name come back. How long
+    /// to wait before it is looked for; `None`: that has been done.
+    async fn park(&self, attempt: &AttemptRow) -> StepResult<Option<Duration>> {
+        if attempt.kind == AttemptKind::Multipart {
+            // Its parts are aborted: no Complete can arrive any more.
+            return Ok(None);
+        }
+        let late = self.inner.options.late;
+        let now = self.now();
+        let earlier: Vec<AttemptRow> = {
+            let mut book = self.book();
+            if let Some(until) = book.parked.get(&attempt.attempt) {
+                return Ok(Some(until.saturating_sub(now)).filter(|left| !left.is_zero()));
+            }
+            book.parked.insert(attempt.attempt, now + late);
+            let same = |one: &&AttemptRow| one.target == attempt.target && one.key == attempt.key;
+            let parked = |one: &&AttemptRow| one.attempt != attempt.attempt && book.parked.contains_key(&one.attempt);
+            book.attempts.values().filter(same).filter(parked).cloned().collect()
+        };
+        // Its last look is theirs too.
+        for attempt in earlier {
+            self.drop_attempt(&attempt).await?;
+        }
+        Ok(Some(late))
+    }
+
+    /// An object of ours stands at the key that none of our steps put there last: a late request. If
+    /// an inode has the key, its own second look sees to it.
+    async fn arrived_late(&self, attempt: &AttemptRow, meta: &ObjectMeta) -> StepResult<Next> {
+        let (target, key) = (attempt.target, &attempt.key);
+        let wall = self.inner.namespace.clock().now();
+        let (unwanted, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            let unwanted = tree.wanting(target, key).is_none() && tree.at_remote(target, key).is_empty();
+            if unwanted {
+                tree.owe_removal(target, &remote_of(meta), attempt.ino, wall, ops);
+            }
+            unwanted
+        });
+        commit.durable().await?;
+        if unwanted {
+            tracing::warn!(%key, "a late request made an object that nothing wants any more; it is deleted");
+            self.removal_owed(target, key.clone());
+        }
+        self.drop_attempt(attempt).await?;
+        Ok(Next::Done)
     }
 }

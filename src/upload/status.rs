@@ -127,8 +127,7 @@ impl Uploader {
         let mut outstanding = Outstanding::default();
         let attempts: Vec<Ino> = {
             let book = self.book();
-            let waited = book.attempts.values().filter(|attempt| !book.parked.contains(&attempt.attempt));
-            waited.map(|attempt| attempt.ino).collect()
+            book.unsettled().map(|attempt| attempt.ino).collect()
         };
         self.inner.namespace.read(|tree| {
             let mut look = |ino: Ino| {
@@ -164,7 +163,8 @@ impl Uploader {
 
     /// Whether all that is not in the bucket is still open for writing: only programs can move it on.
     pub fn waits_for_writers(&self) -> bool {
-        self.book().attempts.is_empty()
+        let settled = self.book().unsettled().next().is_none();
+        settled
             && self.inner.namespace.read(|tree| {
                 let is_open = |content| matches!(content, Content::Open | Content::Flushed);
                 let mut pending = tree.inodes().filter(|inode| tree.is_pending(inode.ino()));

@@ -84,11 +84,12 @@ impl Uploader {
             Err(StepError::Changed) => Ok(Next::Done),
             Err(StepError::Busy) => Ok(Next::After(BUSY_PAUSE)),
             Err(StepError::Unknown(attempt, error)) => {
-                self.note_failure(work, path, error.to_string());
+                let attempts = self.note_failure(work, path, error.to_string());
                 let now = self.now();
                 self.queue().put_sooner(Work::Settle(attempt), now);
                 self.inner.wake.notify_one();
-                Ok(Next::Blocked)
+                // Settled at once; should it not have arrived, a store that fails is left its pause.
+                Ok(Next::After(self.backoff(attempts)))
             }
             Err(StepError::Mismatch(what)) => {
                 self.count(|counters| counters.mismatches += 1);
@@ -122,7 +123,7 @@ impl Uploader {
     }
 
     async fn reconcile(&self, ino: Ino) -> Result<Next, StepError> {
-        if self.book().attempts.values().any(|attempt| attempt.ino == ino && attempt.upload_id.is_none()) {
+        if self.book().unsettled().any(|attempt| attempt.ino == ino && attempt.upload_id.is_none()) {
             // Its last attempt must be settled first (R2); multipart uploads are continued.
             return Ok(Next::Blocked);
         }
@@ -177,7 +178,7 @@ impl Uploader {
     fn settle_stale(&self, ino: Ino, step: &Step) {
         let attempts: Vec<u64> = {
             let book = self.book();
-            let of_inode = book.attempts.values().filter(|attempt| attempt.ino == ino);
+            let of_inode = book.unsettled().filter(|attempt| attempt.ino == ino);
             of_inode.map(|attempt| attempt.attempt).collect()
         };
         if attempts.is_empty() {

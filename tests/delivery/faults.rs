@@ -1,6 +1,7 @@
 //! A store that fails. In the end the right object is there, and nothing was announced that was not.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use ferryfs::checksum::crc64;
@@ -106,8 +107,8 @@ fn a_wrong_crc64_of_the_whole_is_not_believed() {
 
 #[test]
 fn a_put_that_was_applied_without_an_answer_is_found() {
-    // Over an object nothing forbids the store client to repeat the request: the same bytes, twice.
-    upload_meets(SMALL, &[("PUT", "object", Action::ApplyThenCut, 1)], 2);
+    // Also over an object, where no condition would refuse a second one.
+    upload_meets(SMALL, &[("PUT", "object", Action::ApplyThenCut, 1)], 1);
 }
 
 #[test]
@@ -155,6 +156,41 @@ fn a_wrong_crc64_of_a_copy_is_not_believed() {
 #[test]
 fn a_copy_that_was_applied_without_an_answer_is_found() {
     rename_meets(Action::ApplyThenCut, 1, 1);
+}
+
+#[test]
+fn a_copy_onto_itself_that_was_applied_without_an_answer_is_found() {
+    let cloud = Cloud::start();
+    let mut mount = Mount::new(&cloud, Options::default());
+    let bytes = pattern(13, SMALL);
+    fs::write(mount.path("file"), &bytes).unwrap();
+    mount.wait("file");
+    cloud.emulator().clear_log();
+    cloud.fault("PUT", "copy", "data/file", Action::ApplyThenCut, 1);
+    fs::set_permissions(mount.path("file"), fs::Permissions::from_mode(0o640)).unwrap();
+    mount.wait_all();
+    cloud.all_faults_met();
+    right_all_along(&cloud, "data/file", &bytes, 1);
+    assert_eq!(cloud.metadata("data/file", "mode"), Some(0o100_640.to_string()));
+    mount.umount();
+}
+
+#[test]
+fn a_rename_over_a_file_whose_copy_got_no_answer_is_found() {
+    let cloud = Cloud::start();
+    let mut mount = Mount::new(&cloud, Options::default());
+    let (old, new) = (pattern(14, SMALL), pattern(15, SMALL + 7));
+    fs::write(mount.path("to"), &old).unwrap();
+    fs::write(mount.path("from"), &new).unwrap();
+    mount.wait_all();
+    cloud.emulator().clear_log();
+    cloud.fault("PUT", "copy", "data/to", Action::ApplyThenCut, 1);
+    fs::rename(mount.path("from"), mount.path("to")).unwrap();
+    mount.wait_all();
+    cloud.all_faults_met();
+    right_all_along(&cloud, "data/to", &new, 1);
+    assert_eq!(cloud.keys(), ["data/to"]);
+    mount.umount();
 }
 
 #[test]

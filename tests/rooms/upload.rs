@@ -408,3 +408,23 @@ async fn a_late_request_for_a_removed_file_does_not_bring_it_back() {
     world.settled().await;
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_request_at_a_name_that_was_left_does_not_bring_it_back() {
+    let world = World::new(Options { late: Duration::from_secs(5), ..Options::default() }).await;
+    // The first try is looked for, not found and repeated; it is applied when its file is elsewhere.
+    let matching = Match { method: Some("PUT".to_owned()), ..Match::default() };
+    let late = Fault { apply_after_ms: Some(3000), ..Fault::new(matching, Action::ApplyThenCut) };
+    world.emulator.add_fault(late);
+    world.rooms.write(ROOT, "f", b"content").await;
+    world.settled().await;
+    world.rooms.rename((ROOT, "f"), (ROOT, "g")).await;
+    world.settled().await;
+    assert_eq!(world.keys(), ["g"], "too late to show anything");
+    world.until("the late request arrives", |world| world.object("f").is_some()).await;
+    world.until("its object is removed", |world| world.object("f").is_none()).await;
+    world.settled().await;
+    assert_eq!(world.keys(), ["g"]);
+    assert_eq!(world.object("g").unwrap(), b"content");
+    world.close().await;
+}

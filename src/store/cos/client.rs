@@ -200,7 +200,8 @@ impl CosClient {
                 renewed = true;
                 continue;
             }
-            if call.repeat != Repeat::Read && failure.error.outcome == Outcome::Unknown {
+            // What is not repeated after an unknown outcome hides none from its caller.
+            if call.repeat == Repeat::Idempotent && failure.error.outcome == Outcome::Unknown {
                 self.late.note(call.key.into_iter().chain(call.named));
             }
             match attempts.failed(failure.error, failure.hopeless) {

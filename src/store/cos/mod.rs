@@ -4,7 +4,7 @@
 //! 1. Every request is signed over method, decoded path, all parameters, Host, Content-* and every
 //!    `x-cos-*` header; a repeat is signed again.
 //! 2. Copy, part copy and Complete succeed only if the body says so (it can be an error after 200).
-//! 3. Complete and Initiate are repeated only if certainly not applied.
+//! 3. PUT, copy, Complete and Initiate are repeated only if certainly not applied.
 //! 4. What COS would silently spoil (metadata names, values that are not ASCII, keys it does not
 //!    allow) is refused or encoded before it is sent.
 

@@ -130,7 +130,9 @@ pub(super) async fn put(
     if body.len() as u64 > capabilities.max_part_bytes {
         return Err(refuse(format!("{} bytes are more than one PUT takes", body.len())));
     }
-    let mut call = Call::new(Method::PUT, Some(key), Repeat::Idempotent);
+    // The same bytes twice are another version (another ETag time, a version on versioned buckets), and
+    // a repeat could go over what another host wrote in between: only a HEAD tells (R2).
+    let mut call = Call::new(Method::PUT, Some(key), Repeat::Once);
     call.headers = stored_headers(&options).map_err(refuse)?;
     call.headers.extend(options.content_md5.map(|sum| ("content-md5".to_owned(), md5_base64(&sum))));
     forbid_overwrite(&mut call, options.forbid_overwrite);
@@ -171,7 +173,7 @@ pub(super) async fn copy(client: &CosClient, source: CopySource, key: &Key, opti
     let refuse = |text| client.refuse(&Method::PUT, Some(key), text);
     checks::key(key).map_err(refuse)?;
     checks::key(&source.key).map_err(refuse)?;
-    let mut call = Call::new(Method::PUT, Some(key), Repeat::Idempotent);
+    let mut call = Call::new(Method::PUT, Some(key), Repeat::Once);
     call.slow = true;
     call.headers = source_headers(client, &source);
     if let Some(headers) = &options.replace_headers {
