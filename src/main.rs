@@ -2,14 +2,9 @@
 
 use std::process::ExitCode;
 
-use ferryfs::cli::{self, Failure};
+use ferryfs::cli;
 use ferryfs::daemon;
 
 fn main() -> ExitCode {
-    cli::main(|config, dir, ready| {
-        daemon::run(config, dir, ready).map_err(|error| match error {
-            daemon::Error::Refused(message) => Failure::refused(message),
-            daemon::Error::Failed(message) => Failure::failed(message),
-        })
-    })
+    cli::main(|config, dir, ready| Ok(daemon::run(config, dir, ready)?))
 }

@@ -30,9 +30,14 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn open(state_dir: &Path, cache_dir: &Path) -> io::Result<Layout> {
+    /// Where the directories are; whether they are there is the caller's to know.
+    pub(super) fn at(state_dir: &Path, cache_dir: &Path) -> Layout {
         let made = [const { [const { AtomicBool::new(false) }; SHARDS] }; 2];
-        let layout = Layout { dirty: state_dir.join("dirty"), clean: cache_dir.join("clean"), made };
+        Layout { dirty: state_dir.join("dirty"), clean: cache_dir.join("clean"), made }
+    }
+
+    pub(super) fn open(state_dir: &Path, cache_dir: &Path) -> io::Result<Layout> {
+        let layout = Layout::at(state_dir, cache_dir);
         for root in [&layout.dirty, &layout.clean] {
             disk::make_dir_private(root)?;
         }

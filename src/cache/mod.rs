@@ -120,6 +120,14 @@ impl Cache {
         Ok(self.inner.layout.find(no, disk::open_read)?)
     }
 
+    /// Where a file lies now.
+    ///
+    /// # Errors
+    /// As [`Cache::open_read`].
+    pub fn path(&self, no: BackingNo) -> Result<PathBuf> {
+        Ok(self.inner.layout.find(no, |path| disk::lstat(path).map(|_| path.to_owned()))?)
+    }
+
     /// Opens for reading and writing. Drop it before the lease is asked for (C4).
     ///
     /// # Errors
@@ -227,4 +235,10 @@ impl Cache {
     pub fn state_dir(&self) -> &Path {
         &self.inner.options.state_dir
     }
+}
+
+/// Where a file lies, without opening the room; `None` if it is in neither place.
+pub fn find(options: &Options, no: BackingNo) -> Option<PathBuf> {
+    let layout = Layout::at(&options.state_dir, &options.cache_dir);
+    layout.find(no, |path| disk::lstat(path).map(|_| path.to_owned())).ok()
 }

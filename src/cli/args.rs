@@ -32,6 +32,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: OutboxCommand,
     },
+    /// Look at files that are held back, decide what becomes of them, rebuild a lost journal
+    Recover(RecoverArgs),
     /// Run a COS and OMS emulator on loopback
     Emulator(EmulatorArgs),
     /// Show all of it against the emulator
@@ -127,6 +129,111 @@ pub(super) struct OutboxRetryArgs {
     pub(super) dir: PathBuf,
 }
 
+/// Look at files that are held back, decide what becomes of them, rebuild a lost journal.
+///
+/// A file is held when nobody can say that it is whole: it was open when the daemon or the machine went
+/// down, its writer was killed, the disk was full. The bucket keeps the last good version meanwhile. A
+/// program that writes the file anew, or removes it, settles it; these commands settle it otherwise.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = RECOVER_HELP)]
+pub(super) struct RecoverArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<RecoverCommand>,
+    /// Rebuild a lost or damaged journal from the files in the state and cache directories
+    #[arg(long, requires = "config")]
+    pub(super) scan: bool,
+    /// Configuration file of the mount, which must not be mounted
+    #[arg(long, value_name = "FILE", requires = "scan")]
+    pub(super) config: Option<PathBuf>,
+    /// Tell what --scan would do, and change nothing
+    #[arg(long, requires = "scan")]
+    pub(super) dry_run: bool,
+}
+
+const RECOVER_HELP: &str = "Examples:
+  ferryfs recover list /mnt/demo
+  ferryfs recover accept /mnt/demo report.csv        upload it as it is
+  ferryfs recover discard /mnt/demo report.csv       back to the bucket's version
+  ferryfs recover save /mnt/demo report.csv --to /tmp/report.csv
+  ferryfs recover --scan --config demo.toml --dry-run
+
+Exit codes: 0 done, 1 something could not be done or is left, 2 the command line or configuration is wrong.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RecoverCommand {
+    /// List what is held, why, and what the bucket has instead
+    List(RecoverListArgs),
+    /// Upload held content as it is
+    Accept(RecoverSettleArgs),
+    /// Let held content go: the bucket's version comes back, or the name goes if there is none
+    Discard(RecoverDiscardArgs),
+    /// Copy held content to another place; it stays held
+    Save(RecoverSaveArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RecoverListArgs {
+    /// Mount directory
+    #[arg(required_unless_present = "config")]
+    pub(super) dir: Option<PathBuf>,
+    /// Configuration file of a mount that is not mounted now
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    pub(super) config: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RecoverSettleArgs {
+    /// Mount directory
+    pub(super) dir: PathBuf,
+    #[command(flatten)]
+    pub(super) which: RecoverWhich,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RecoverDiscardArgs {
+    /// Mount directory
+    pub(super) dir: PathBuf,
+    #[command(flatten)]
+    pub(super) which: RecoverWhich,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(super) yes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RecoverSaveArgs {
+    /// Mount directory; left out with --config
+    pub(super) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) which: RecoverWhich,
+    /// Configuration file of a mount that is not mounted now
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// File to make, or directory to make it in
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(super) to: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+/// Which held files are meant.
+#[derive(Debug, clap::Args)]
+pub(super) struct RecoverWhich {
+    /// Held files: absolute, or relative to DIR
+    #[arg(value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+    /// A held file by its number in the list, where several have one path; may be repeated
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) id: Vec<u64>,
+    /// All that is held
+    #[arg(long, conflicts_with_all = ["paths", "id"])]
+    pub(super) all: bool,
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct EmulatorArgs {
     /// Address to listen on; port 0 lets the kernel choose
@@ -213,12 +320,32 @@ mod tests {
             "ferryfs emulator --listen 127.0.0.1:0 --root d --bucket a-1 --bucket b-1 --credentials i:k \
              --oms-credentials a:s --latency 20ms --bandwidth 100MiB",
             "ferryfs demo --keep",
+            "ferryfs recover list /mnt/demo --json",
+            "ferryfs recover list --config demo.toml",
+            "ferryfs recover accept /mnt/demo a b/c",
+            "ferryfs recover accept /mnt/demo --all",
+            "ferryfs recover discard /mnt/demo a --yes",
+            "ferryfs recover discard /mnt/demo --id 7",
+            "ferryfs recover save /mnt/demo a --to /tmp",
+            "ferryfs recover save --config demo.toml --all --to /tmp",
+            "ferryfs recover --scan --config demo.toml --dry-run",
             "ferryfs config check demo.toml",
         ] {
             let words = line.split_whitespace();
             assert!(Args::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in ["ferryfs", "ferryfs wait /m --timeout soon", "ferryfs emulator --root d", "ferryfs mount a b c"] {
+        for line in [
+            "ferryfs",
+            "ferryfs wait /m --timeout soon",
+            "ferryfs emulator --root d",
+            "ferryfs mount a b c",
+            "ferryfs recover --scan",
+            "ferryfs recover --config demo.toml",
+            "ferryfs recover list",
+            "ferryfs recover list /m --config demo.toml",
+            "ferryfs recover accept /m a --all",
+            "ferryfs recover save /m a",
+        ] {
             let error = Args::try_parse_from(line.split_whitespace()).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
         }

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use crate::config;
 use crate::control;
+use crate::daemon;
 
 /// mount(8): incorrect invocation or permissions; mount failure.
 const HELPER_USAGE: u8 = 1;
@@ -81,6 +82,15 @@ impl std::error::Error for Failure {}
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
         Failure::refused(error)
+    }
+}
+
+impl From<daemon::Error> for Failure {
+    fn from(error: daemon::Error) -> Self {
+        match error {
+            daemon::Error::Refused(message) => Failure::refused(message),
+            daemon::Error::Failed(message) => Failure::failed(message),
+        }
     }
 }
 

@@ -23,6 +23,8 @@ mod outbox;
 mod output;
 mod process;
 mod progress;
+mod recover;
+mod save;
 mod status;
 mod umount;
 mod wait;
@@ -75,6 +77,7 @@ fn run(arguments: &[OsString], serve: Serve) -> Result<(), Failure> {
         Command::Wait(args) => wait::run(&args),
         Command::Outbox { command: OutboxCommand::List(args) } => outbox::list(&args),
         Command::Outbox { command: OutboxCommand::Retry(args) } => outbox::retry(&args),
+        Command::Recover(args) => recover::run(args),
         Command::Emulator(args) => emulator::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Config { command: ConfigCommand::Check { file } } => check::run(&file),

@@ -51,7 +51,7 @@ fn told(pending: &Pending) -> String {
 
 /// A path as the daemon knows it: absolute within the mount. `path` is relative to the mount, or
 /// absolute and below it, by its canonical name or as the user spelt it.
-fn within(mount: &Path, spelt: &Path, path: &Path) -> Result<String, Failure> {
+pub(super) fn within(mount: &Path, spelt: &Path, path: &Path) -> Result<String, Failure> {
     let absolute = std::path::absolute(spelt).unwrap_or_else(|_| spelt.to_owned());
     let inner = match [mount, absolute.as_path(), spelt].iter().find_map(|root| path.strip_prefix(root).ok()) {
         Some(inner) => inner,

@@ -10,10 +10,13 @@ use super::error::{ActionError, Error, Result};
 use super::registry::{self, Address};
 use super::server::Refusal;
 use super::socket;
-use super::status::{OutboxEntry, Pending, Retried, Status, Unmounted};
+use super::status::{HeldEntry, OutboxEntry, Pending, Retried, Settled, Status, Unmounted};
 
 /// How long the daemon may take for an answer that it has in memory.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// How long a file may take to reach the disk: tens of gigabytes on a slow one.
+const SYNC_TIME: Duration = Duration::from_secs(600);
 
 /// Longest answer: a thousand times a usual one.
 const MAX_REPLY_BYTES: u64 = 64 << 20;
@@ -94,6 +97,26 @@ impl Client {
     /// See [`Error`].
     pub fn outbox_retry(&self) -> Result<u64> {
         self.ask("POST", "/outbox/retry", ANSWER_TIME).map(|retried: Retried| retried.count)
+    }
+
+    /// `GET /held`
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn held(&self) -> Result<Vec<HeldEntry>> {
+        self.ask("GET", "/held", ANSWER_TIME)
+    }
+
+    /// `POST /held/accept` or `POST /held/discard`: durable on return.
+    ///
+    /// # Errors
+    /// [`ActionError::NotFound`] if it is not held any more, [`ActionError::Busy`] if it cannot be
+    /// settled now.
+    pub fn settle_held(&self, held: &HeldEntry, accept: bool) -> Result<()> {
+        let verb = if accept { "accept" } else { "discard" };
+        let target = format!("/held/{verb}?id={}&generation={}", held.id, held.generation);
+        // Accepted content is synced to the disk first.
+        self.ask("POST", &target, SYNC_TIME).map(|_: Settled| ())
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &str, target: &str, timeout: Duration) -> Result<T> {

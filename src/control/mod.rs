@@ -26,8 +26,8 @@ pub use error::{ActionError, Error, Result};
 pub use registry::{Address, Registration, find, forget, mount_path, register};
 pub use server::Server;
 pub use status::{
-    CacheStatus, Counters, InFlight, MappingStatus, OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase,
-    Problem, Retried, Status, SyncStatus, Unmounted, Waiting,
+    BucketVersion, CacheStatus, Counters, HeldEntry, InFlight, MappingStatus, OutboxEntry, OutboxState,
+    PassthroughStatus, Pending, Phase, Problem, Retried, Status, SyncStatus, Unmounted, Waiting,
 };
 
 use std::time::Duration;
@@ -58,6 +58,21 @@ pub trait Actions: Send + Sync {
 
     /// Announcements that are owed or failed, oldest first, at most `limit`.
     fn outbox_list(&self, limit: usize) -> BoxFuture<'_, std::result::Result<Vec<OutboxEntry>, ActionError>>;
+
+    /// What is held, by path.
+    fn held(&self) -> BoxFuture<'_, std::result::Result<Vec<HeldEntry>, ActionError>>;
+
+    /// Settles the held content that a [`HeldEntry`] tells of: `accept` uploads it, otherwise it goes.
+    ///
+    /// # Errors
+    /// [`ActionError::NotFound`] if it is not held any more, [`ActionError::Busy`] if somebody can
+    /// still write to it or its name is taken; nothing is changed then.
+    fn settle_held(
+        &self,
+        id: u64,
+        generation: u64,
+        accept: bool,
+    ) -> BoxFuture<'_, std::result::Result<(), ActionError>>;
 
     /// Sends failed announcements again; returns how many.
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>>;

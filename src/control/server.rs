@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::error::ActionError;
-use super::status::{Retried, Unmounted};
+use super::status::{Retried, Settled, Unmounted};
 use super::{Actions, metrics, socket};
 
 /// The socket's name in the state directory.
@@ -49,6 +49,12 @@ struct UmountQuery {
 #[derive(Deserialize)]
 struct OutboxQuery {
     limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct HeldQuery {
+    id: u64,
+    generation: u64,
 }
 
 type Shared = State<Arc<dyn Actions>>;
@@ -94,6 +100,9 @@ fn router(actions: Arc<dyn Actions>) -> Router {
         .route("/umount", post(umount))
         .route("/outbox", get(outbox))
         .route("/outbox/retry", post(retry))
+        .route("/held", get(|State(actions): Shared| async move { answer(actions.held().await) }))
+        .route("/held/accept", post(accept))
+        .route("/held/discard", post(discard))
         .with_state(actions)
 }
 
@@ -116,6 +125,14 @@ async fn outbox(State(actions): Shared, Query(query): Query<OutboxQuery>) -> Res
 
 async fn retry(State(actions): Shared) -> Response {
     answer(actions.outbox_retry().await.map(|count| Retried { count }))
+}
+
+async fn accept(State(actions): Shared, Query(query): Query<HeldQuery>) -> Response {
+    answer(actions.settle_held(query.id, query.generation, true).await.map(|()| Settled {}))
+}
+
+async fn discard(State(actions): Shared, Query(query): Query<HeldQuery>) -> Response {
+    answer(actions.settle_held(query.id, query.generation, false).await.map(|()| Settled {}))
 }
 
 fn answer<T: Serialize>(result: Result<T, ActionError>) -> Response {

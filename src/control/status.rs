@@ -273,6 +273,53 @@ pub struct OutboxEntry {
     pub error: Option<String>,
 }
 
+/// What the bucket has at the path of a held file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BucketVersion {
+    /// The store was asked just now. Otherwise this is what it had when it last answered.
+    pub asked: bool,
+    /// Bytes; `None`: there is no object.
+    pub size: Option<u64>,
+    /// When it was stored, nanoseconds since the epoch, if known.
+    pub time_ns: Option<i64>,
+}
+
+/// `GET /held`: a list of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeldEntry {
+    /// Tells files of one path apart.
+    pub id: u64,
+    /// Which content it is.
+    pub generation: u64,
+    /// From the mount's root.
+    pub path: String,
+    /// The path shows the held content; otherwise what the bucket has, or nothing.
+    pub in_place: bool,
+    /// `crash`, `power`, `killed_writer`, `disk_full`.
+    pub why: String,
+    /// The same in words.
+    pub reason: String,
+    /// Bytes held.
+    pub size: u64,
+    /// When the content was last changed, nanoseconds since the epoch.
+    pub mtime_ns: i64,
+    /// Since when it is held, nanoseconds since the epoch; 0: the daemon has not yet looked at it.
+    pub since_ns: i64,
+    /// Permission bits.
+    pub mode: u32,
+    /// The local file that has the content. To be read only.
+    pub file: PathBuf,
+    /// What the bucket has.
+    pub bucket: BucketVersion,
+}
+
+/// `POST /held/accept`, `POST /held/discard`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settled {}
+
 /// `POST /outbox/retry`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -50,6 +50,20 @@ impl Actions for Scripted {
         async { Ok(vec![OutboxEntry { key: "k".into(), state: OutboxState::Failed, ..Default::default() }]) }.boxed()
     }
 
+    fn held(&self) -> BoxFuture<'_, std::result::Result<Vec<HeldEntry>, ActionError>> {
+        async { Ok(vec![HeldEntry { id: 7, generation: 3, path: "/h".into(), ..Default::default() }]) }.boxed()
+    }
+
+    fn settle_held(
+        &self,
+        id: u64,
+        generation: u64,
+        accept: bool,
+    ) -> BoxFuture<'_, std::result::Result<(), ActionError>> {
+        self.note(format!("settle {id} {generation} {accept}"));
+        async move { if accept { Ok(()) } else { Err(ActionError::Busy("mapped".into())) } }.boxed()
+    }
+
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>> {
         async { Err(ActionError::Failed("disk".into())) }.boxed()
     }

@@ -10,11 +10,10 @@ use futures::future::BoxFuture;
 
 use crate::config::{self, Config};
 use crate::control::{
-    ActionError, Actions, CacheStatus, Counters, InFlight, MAX_LISTED, MappingStatus, OutboxEntry, OutboxState,
-    PassthroughStatus, Pending, Phase, Problem, Status, SyncStatus, Waiting,
+    ActionError, Actions, CacheStatus, Counters, HeldEntry, InFlight, MAX_LISTED, MappingStatus, OutboxEntry,
+    OutboxState, PassthroughStatus, Pending, Phase, Problem, Status, SyncStatus, Waiting,
 };
 use crate::fuse::Mounted;
-use crate::journal::Hold;
 use crate::namespace::{Lookup, Tree};
 use crate::outbox::{ItemState, Left};
 use crate::task::Shutdown;
@@ -22,6 +21,7 @@ use crate::types::{FileKind, Ino, Key};
 
 use super::build::Rooms;
 use super::drain::Drained;
+use super::held::{self, hold_text};
 use super::notify::Notify;
 
 /// The daemon, as the control socket and the main loop see it.
@@ -154,7 +154,7 @@ impl Daemon {
             .iter()
             .map(|path| Problem {
                 path: path.clone(),
-                reason: "torn or held: not uploaded until it is written anew (ferryfs status says why)".to_owned(),
+                reason: "held: not uploaded until it is written anew or accepted (see ferryfs recover list)".to_owned(),
             })
             .collect();
         if left.failed > 0 {
@@ -211,13 +211,8 @@ impl Daemon {
         let outbox = self.rooms.outbox.status();
         let usage = self.rooms.cache.usage();
         let (enabled, why) = self.rooms.vfs.passthrough();
-        let torn: Vec<Problem> = self
-            .rooms
-            .vfs
-            .torn()
-            .into_iter()
-            .map(|(path, hold)| Problem { path, reason: hold_text(hold).to_owned() })
-            .collect();
+        let torn: Vec<Problem> =
+            self.rooms.vfs.torn().into_iter().map(|(path, hold)| Problem { path, reason: hold_text(hold) }).collect();
         let failed: Vec<Problem> = uploads
             .failures
             .iter()
@@ -339,15 +334,6 @@ impl Daemon {
     }
 }
 
-fn hold_text(hold: Hold) -> &'static str {
-    match hold {
-        Hold::Crash => "torn: it was being written when the daemon ended; write it anew and close it, or remove it",
-        Hold::Power => "torn: the machine went down before its content was on the disk; write it anew, or remove it",
-        Hold::KilledWriter => "held: its writer was killed in the middle; write it anew, or remove it",
-        Hold::DiskFull => "held: the disk was full while it was written; write it anew, or remove it",
-    }
-}
-
 /// Walks a path within the mount through what is known here.
 fn resolve(tree: &Tree, path: &str) -> Option<Ino> {
     path.split('/').filter(|name| !name.is_empty()).try_fold(Ino::ROOT, |dir, name| tree.child(dir, name))
@@ -376,6 +362,25 @@ impl Actions for Daemon {
 
     fn outbox_list(&self, limit: usize) -> BoxFuture<'_, Result<Vec<OutboxEntry>, ActionError>> {
         async move { Ok(self.outbox_entries(limit)) }.boxed()
+    }
+
+    fn held(&self) -> BoxFuture<'_, Result<Vec<HeldEntry>, ActionError>> {
+        async {
+            let files = self.rooms.vfs.held().await.map_err(|error| ActionError::Failed(error.to_string()))?;
+            Ok(files.into_iter().map(held::entry).collect())
+        }
+        .boxed()
+    }
+
+    fn settle_held(&self, id: u64, generation: u64, accept: bool) -> BoxFuture<'_, Result<(), ActionError>> {
+        async move {
+            let settled = match accept {
+                true => self.rooms.vfs.accept_held(Ino(id), generation).await,
+                false => self.rooms.vfs.discard_held(Ino(id), generation).await,
+            };
+            settled.map_err(held::refusal)
+        }
+        .boxed()
     }
 
     fn outbox_retry(&self) -> BoxFuture<'_, Result<u64, ActionError>> {

@@ -14,11 +14,13 @@ mod actions;
 mod build;
 mod drain;
 mod error;
+mod held;
 mod notify;
 mod owed;
 mod signals;
 
 pub use error::Error;
+pub use held::held_unmounted;
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;

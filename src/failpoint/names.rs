@@ -20,6 +20,10 @@ pub const ALL: &[&str] = &[
     RECORD_AFTER_PUT,
     EVICTION_BEFORE_UNLINK,
     EVICTION_AFTER_UNLINK,
+    ACCEPT_BEFORE_ROW,
+    ACCEPT_AFTER_ROW,
+    DISCARD_BEFORE_ROW,
+    DISCARD_AFTER_ROW,
 ];
 
 /// The transaction is applied, not committed: none of its batches may show after a restart, and
@@ -79,3 +83,16 @@ pub const EVICTION_BEFORE_UNLINK: &str = "eviction-before-unlink";
 
 /// The backing file is gone: the content comes from the bucket at the next open.
 pub const EVICTION_AFTER_UNLINK: &str = "eviction-after-unlink";
+
+/// Accepted content is on the disk, its row still says held: it is held after the restart.
+pub const ACCEPT_BEFORE_ROW: &str = "accept-before-row";
+
+/// The row of accepted content says closed, on disk, nobody was told: it goes up after the restart.
+pub const ACCEPT_AFTER_ROW: &str = "accept-after-row";
+
+/// Nothing has happened to what is to be discarded: it is held after the restart.
+pub const DISCARD_BEFORE_ROW: &str = "discard-before-row";
+
+/// Discarded content has no name any more, on disk, its backing file is still there: it is an orphan
+/// that the cleaner takes, and the remote version is shown.
+pub const DISCARD_AFTER_ROW: &str = "discard-after-row";

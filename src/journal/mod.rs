@@ -96,6 +96,11 @@ impl Journal {
         Ok(Journal { database: Arc::new(Database::open(dir)?) })
     }
 
+    /// Whether `dir` has a journal, in whatever state.
+    pub fn exists(dir: &Path) -> bool {
+        schema::exists(dir)
+    }
+
     /// Reads everything, in one read transaction.
     ///
     /// # Errors

@@ -170,6 +170,11 @@ CREATE TABLE record (
 ) STRICT;
 ";
 
+/// Whether there is a database file.
+pub(super) fn exists(dir: &Path) -> bool {
+    dir.join(FILE_NAME).exists()
+}
+
 /// Makes the file if there is none, for the owner alone: SQLite gives the WAL the same mode.
 pub(super) fn prepare_file(dir: &Path) -> Result<()> {
     let path = dir.join(FILE_NAME);

@@ -171,7 +171,7 @@ impl Tree {
         Ok(Unlinked { marker, ..unlinked })
     }
 
-    fn drop_name(&mut self, parent: Ino, name: &str, now: TimeNs, ops: &mut Vec<Op>) -> Result<Unlinked> {
+    pub(super) fn drop_name(&mut self, parent: Ino, name: &str, now: TimeNs, ops: &mut Vec<Op>) -> Result<Unlinked> {
         let ino = self.child(parent, name).ok_or(Error::NotFound)?;
         self.detach(parent, name, now);
         let inode = self.inodes.get_mut(&ino).ok_or(Error::NotFound)?;
@@ -277,35 +277,5 @@ impl Tree {
             }
         }
         found
-    }
-
-    /// Gives the name of an inode back to its remote version, if that is the one that belongs there:
-    /// a new inode takes the name, the old one lives on nameless with its local content.
-    pub fn give_name_back(&mut self, ino: Ino, ops: &mut Vec<Op>) {
-        let Some(key) = self.key(ino) else { return };
-        let Some(inode) = self.get(ino) else { return };
-        let Some(remote) = inode.row.remote.clone().filter(|remote| remote.key == key) else { return };
-        let (parent, name) = (inode.row.parent, inode.row.name.clone());
-        let (attrs, ctime, target, kind) = (inode.row.attrs, inode.row.ctime, inode.row.target, inode.row.kind);
-        let new = match self.next_ino() {
-            Ok(new) => new,
-            Err(error) => {
-                tracing::error!(%error, name, "the remote version cannot take its name back");
-                return;
-            }
-        };
-        self.set_remote(ino, None);
-        if let Some(inode) = self.get_mut(ino) {
-            inode.row.linked = false;
-        }
-        self.persist(ino, ops);
-        let mut row = Inode::blank(new, target, kind, (parent, name.clone()), attrs, ctime);
-        row.attrs_known = false;
-        row.size = remote.size;
-        row.remote_attr_generation = row.attr_generation;
-        row.remote_generation = row.generation;
-        self.inodes.insert(new, Inode::new(row));
-        self.set_remote(new, Some(remote));
-        self.attach(parent, &name, new, ctime);
     }
 }

@@ -132,8 +132,8 @@ impl Uploader {
         self.inner.namespace.read(|tree| {
             let mut look = |ino: Ino| {
                 let Some(inode) = tree.get(ino) else { return };
-                if inode.row.linked && inode.row.content == Content::Torn {
-                    outstanding.held.push(tree.shown_path(ino));
+                if inode.row.content == Content::Torn {
+                    outstanding.held.push(tree.shown_held_path(ino));
                 } else if tree.is_pending(ino) || attempts.contains(&ino) || (inode.attempting && inode.row.linked) {
                     outstanding.paths.push(tree.shown_path(ino));
                     outstanding.bytes += if inode.is_dirty() { inode.row.size } else { 0 };

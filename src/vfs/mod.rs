@@ -19,6 +19,7 @@ mod content;
 mod dirs;
 mod error;
 mod handles;
+mod held;
 mod io;
 mod locks;
 mod marks;
@@ -31,6 +32,7 @@ mod space;
 mod worker;
 
 pub use error::{Error, Result};
+pub use held::{HeldError, HeldFile, InBucket};
 pub use recover::Recovered;
 pub use reply::{
     BackingRegistrar, Caller, DirEntry, Entry, Invalidation, OpenMode, Opened, SetAttr, SetTime, Stat, StatFs,
@@ -185,7 +187,7 @@ impl Vfs {
         self.inner.namespace.read(|tree| {
             tree.inodes()
                 .filter(|inode| inode.row.content == Content::Torn)
-                .filter_map(|inode| Some((tree.shown_path(inode.ino()), inode.row.hold?)))
+                .filter_map(|inode| Some((tree.shown_held_path(inode.ino()), inode.row.hold?)))
                 .collect()
         })
     }

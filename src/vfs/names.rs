@@ -175,7 +175,7 @@ impl Vfs {
         Ok(())
     }
 
-    fn after_unlink(&self, unlinked: Unlinked) {
+    pub(super) fn after_unlink(&self, unlinked: Unlinked) {
         self.trash(unlinked.trash);
         self.inner.uploader.let_go(unlinked.ino);
         if let Some((target, key)) = unlinked.removal {

@@ -125,7 +125,11 @@ fn settle(
 
 fn judge(cache: &Cache, row: &InodeRow, file: &File, rebooted: bool) -> Result<Verdict> {
     if row.content == Content::Torn && rebooted {
-        return Ok(Verdict::Keep);
+        // Its descriptors are gone; its content, if it was not on the disk, too: it must not hide the
+        // good version.
+        let now = mark(file)?;
+        let lost = row.mark.is_some_and(|marked| !(marked.synced && same_mark(&marked, &now)));
+        return Ok(if lost && row.linked { Verdict::Torn(Hold::Power) } else { Verdict::Keep });
     }
     let quiet = cache.is_quiescent(file)?;
     let now = mark(file)?;
@@ -156,7 +160,7 @@ fn apply(namespace: &Namespace, cache: &Cache, row: &InodeRow, verdict: Verdict,
         None => 0,
     };
     drop(file);
-    let shown = namespace.read(|tree| tree.shown_path(row.ino));
+    let shown = namespace.read(|tree| tree.shown_held_path(row.ino));
     let durability = Durability::Buffered;
     match verdict {
         Verdict::Keep => {
@@ -216,7 +220,10 @@ fn apply(namespace: &Namespace, cache: &Cache, row: &InodeRow, verdict: Verdict,
                     inode.row.generation = inode.row.remote_generation;
                     tree.persist(row.ino, ops);
                 }
-                if !has_remote && let Err(error) = tree.unlink(row.parent, &row.name, row.ctime, ops) {
+                if !row.linked {
+                    // Held aside: nothing is left to hold.
+                    tree.reap(row.ino, ops);
+                } else if !has_remote && let Err(error) = tree.unlink(row.parent, &row.name, row.ctime, ops) {
                     tracing::error!(%error, name = row.name, "a name without content could not be removed");
                 }
             });
@@ -237,6 +244,6 @@ fn hold_torn(tree: &mut Tree, ino: Ino, hold: Hold, fresh: Option<BackingNo>, si
     inode.row.size = size;
     tree.persist(ino, ops);
     if hold == Hold::Power {
-        tree.give_name_back(ino, ops);
+        tree.set_aside(ino, ops);
     }
 }

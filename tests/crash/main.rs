@@ -6,5 +6,6 @@ mod harness;
 mod failpoints;
 mod moments;
 mod names;
+mod recover;
 mod starts;
 mod torn;

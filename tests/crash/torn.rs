@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::harness::{Cloud, Mount, Options, PATIENCE, until};
 
 /// A program and its children, killed if the test ends first.
-struct Program(Child);
+pub struct Program(Child);
 
 impl Program {
-    fn shell(mount: &Mount, script: &str) -> Program {
+    pub fn shell(mount: &Mount, script: &str) -> Program {
         let mut shell = Command::new("sh");
         shell.args(["-c", script]).current_dir(mount.dir()).process_group(0);
         // A pipe that nobody writes to: what reads it waits.
@@ -23,7 +23,7 @@ impl Program {
     }
 
     /// SIGKILL.
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let group = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         // ESRCH: they have ended already. Not waited for, the number is still theirs.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -39,7 +39,7 @@ impl Drop for Program {
     }
 }
 
-fn torn(mount: &Mount) -> Vec<String> {
+pub fn torn(mount: &Mount) -> Vec<String> {
     mount.status().torn.into_iter().map(|torn| torn.path).collect()
 }
 
@@ -57,7 +57,7 @@ fn held_until_rewritten(cloud: &Cloud, mount: &Mount, held: &str) {
     cloud.holds("data/report", b"anew\n");
 }
 
-fn good_report(cloud: &Cloud) -> Mount {
+pub fn good_report(cloud: &Cloud) -> Mount {
     let mount = Mount::new(cloud, Options::default());
     fs::write(mount.path("report"), "good\n").unwrap();
     mount.wait_all();
