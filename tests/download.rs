@@ -187,6 +187,8 @@ impl Memory {
             crc64: self.crc,
             version_id: None,
             storage_class: None,
+            encryption: None,
+            tag_count: 0,
             headers: ObjectHeaders::default(),
         };
         Ok(GetResult { meta, range, body: body.chain(end).boxed() })

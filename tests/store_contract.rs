@@ -9,8 +9,8 @@ use bytes::Bytes;
 use ferryfs::checksum::{combine, crc64, hex, md5};
 use ferryfs::emulator::{Action, Emulator, Fault, Match, Options, Side};
 use ferryfs::store::{
-    Addressing, CopyOptions, CopySource, CosOptions, Credentials, Error, ErrorKind, GetOptions, GetResult, HeadOptions,
-    ListOptions, ObjectHeaders, ObjectStore, Outcome, PutOptions, RetryOptions, check, cos,
+    Addressing, CopyOptions, CopySource, CosOptions, Credentials, Encryption, Error, ErrorKind, GetOptions, GetResult,
+    HeadOptions, ListOptions, ObjectHeaders, ObjectStore, Outcome, PutOptions, RetryOptions, Terms, check, cos,
 };
 use ferryfs::types::{Crc64, ETag, Key};
 use futures::StreamExt;
@@ -357,6 +357,29 @@ async fn storage_classes_are_kept(store: &Store, class: &str) {
     assert_eq!(store.head(&key, HeadOptions::default()).await.unwrap().storage_class, None);
 }
 
+/// What a copy does not ask for it does not get, but for the tags.
+async fn terms_are_kept_and_asked_for_anew(store: &Store) {
+    let (key, copy) = (Key::from("terms"), Key::from("terms copy"));
+    let terms = Terms {
+        acl: Some("private".to_owned()),
+        encryption: Some(Encryption::Kms { key_id: Some("k-1".to_owned()) }),
+        tags: [("a b".to_owned(), "\u{4e2d}".to_owned()), ("c".to_owned(), String::new())].into(),
+    };
+    let options = PutOptions { terms: terms.clone(), ..PutOptions::default() };
+    store.put(&key, content(5, 5), options).await.unwrap();
+    let meta = store.head(&key, HeadOptions::default()).await.unwrap();
+    assert_eq!((&meta.encryption, meta.tag_count), (&terms.encryption, 2));
+    assert_eq!(store.tags(&key).await.unwrap(), terms.tags);
+    store.copy(source("terms"), &copy, CopyOptions::default()).await.unwrap();
+    let meta = store.head(&copy, HeadOptions::default()).await.unwrap();
+    assert_eq!((meta.encryption, meta.tag_count), (None, 2));
+    let other =
+        Terms { acl: None, encryption: Some(Encryption::Aes256), tags: [("d".to_owned(), "1".to_owned())].into() };
+    store.copy(source("terms"), &copy, CopyOptions { terms: other.clone(), ..CopyOptions::default() }).await.unwrap();
+    assert_eq!(store.head(&copy, HeadOptions::default()).await.unwrap().encryption, other.encryption);
+    assert_eq!(store.tags(&copy).await.unwrap(), other.tags);
+}
+
 async fn contract(store: &Store) {
     check(store.as_ref()).await.unwrap();
     objects_are_kept_as_they_are(store).await;
@@ -375,6 +398,7 @@ async fn cos_by_path() {
     let store = cos(cos_options(&emulator, Addressing::Path)).unwrap();
     contract(&store).await;
     storage_classes_are_kept(&store, "STANDARD_IA").await;
+    terms_are_kept_and_asked_for_anew(&store).await;
 }
 
 #[tokio::test]

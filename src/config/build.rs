@@ -15,6 +15,7 @@ use super::overlap::{self, MappingPlaces};
 use super::place::{At, Place, Source};
 use super::raw::{RawCache, RawConfig, RawMapping, RawMount, RawState, RawSync, RawWriteBack};
 use super::secrets::{self, Credentials, Written};
+use super::terms::terms;
 use super::values::{addressing, check_path, check_region, choice, directory, endpoint, is_word, number, path_value};
 use super::values::{region, required, size, time, told};
 use super::{
@@ -193,6 +194,7 @@ fn mapping(source: &Source<'_>, raw: &At<RawMapping>) -> Result<(Mapping, Mappin
         addressing,
         credentials,
         storage_class: raw.storage_class.as_ref().map(|class| class.value.clone()),
+        terms: terms(source, raw)?,
         sync: None,
     };
     let mut places = MappingPlaces { path: path.place.clone(), url: url.place.clone(), record: None };

@@ -20,6 +20,7 @@ mod overlap;
 mod place;
 mod raw;
 mod secrets;
+mod terms;
 mod units;
 mod values;
 
@@ -39,7 +40,7 @@ use secrecy::SecretString;
 
 use crate::oms;
 use crate::oms::SyncUrl;
-use crate::store::{Addressing, CosOptions};
+use crate::store::{Addressing, CosOptions, Terms};
 use crate::types::ByteSize;
 
 /// Everything one mount needs to know.
@@ -83,6 +84,8 @@ pub struct Mapping {
     pub credentials: Credentials,
     /// For objects written here; `None`: the bucket's standard.
     pub storage_class: Option<String>,
+    /// ACL, encryption and tags of what is written here.
+    pub terms: Terms,
     /// Who is told of new and changed objects; `None`: nobody.
     pub sync: Option<Sync>,
 }

@@ -47,8 +47,8 @@ const SECRETS: [&str; 7] =
     ["secret_id", "secret_key", "token", "access_key", "sync_access_key", "sync_secret_key", "record_secret_key"];
 
 /// What a refusal of an unknown name lists.
-const KNOWN: &str = "the options are region, endpoint, addressing, storage_class, credentials_file, sync_url, \
-    sync_record, sync_credentials_file, cache_dir, cache_size, state_dir, write_back, max_delay, close, fsync, \
+const KNOWN: &str = "the options are region, endpoint, addressing, storage_class, acl, sse, sse_kms_key_id, tags, \
+    credentials_file, sync_url, sync_record, sync_credentials_file, cache_dir, cache_size, state_dir, write_back, max_delay, close, fsync, \
     part_size, parallel, threshold, uid, gid, allow_other, ro, attr_ttl, killed_writer, passthrough, \
     suid, nosuid, dev, nodev, exec, noexec";
 
@@ -111,6 +111,10 @@ impl Entry {
             "endpoint" | "url" => &mut mapping.endpoint,
             "addressing" => &mut mapping.addressing,
             "storage_class" => &mut mapping.storage_class,
+            "acl" => &mut mapping.acl,
+            "sse" => &mut mapping.sse,
+            "sse_kms_key_id" => &mut mapping.sse_kms_key_id,
+            "tags" => &mut mapping.tags,
             "credentials_file" | "passwd_file" => &mut mapping.credentials_file,
             "sync_url" | "sync_record" | "sync_credentials_file" => {
                 let empty = RawSync::default;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::store::Encryption;
 
 /// The file of the README and of the issue, with every section.
 const WHOLE: &str = r#"
@@ -166,6 +167,38 @@ fn unknown_choices_are_refused() {
     refused_with("fsync = \"disk\"", "fsync = \"no\"", "none of the choices", "\"disk\"");
     refused_with("fsync = \"disk\"", "fsync = \"remote\"", "not available yet", "ferryfs wait");
     refused_with("addressing = \"path\"", "addressing = \"dns\"", "none of the choices", "\"virtual\", \"path\"");
+}
+
+#[test]
+fn terms_are_read_and_checked() {
+    let region = "region = \"ap-guangzhou\"";
+    let with = |lines: &str| load(&WHOLE.replacen(region, &format!("{region}\n{lines}"), 1));
+    let lines = "acl = \"public-read\"\nsse = \"KMS\"\nsse_kms_key_id = \"k-1\"\ntags = \"team=a b&keep=\"";
+    let terms = with(lines).unwrap().mappings[0].terms.clone();
+    assert_eq!(terms.acl.as_deref(), Some("public-read"));
+    assert_eq!(terms.encryption, Some(Encryption::Kms { key_id: Some("k-1".to_owned()) }));
+    assert_eq!(terms.tags, [("team".to_owned(), "a b".to_owned()), ("keep".to_owned(), String::new())].into());
+    assert_eq!(with("sse = \"AES256\"").unwrap().mappings[0].terms.encryption, Some(Encryption::Aes256));
+    assert_eq!(load(WHOLE).unwrap().mappings[0].terms, Terms::default());
+    let many: String = (0..11).map(|n| format!("&t{n}=x")).collect();
+    for (line, message, remedy) in [
+        ("acl = \"public-read-write\"", "none of the choices", "\"default\", \"private\", \"public-read\""),
+        ("sse = \"aes\"", "none of the choices", "\"AES256\", \"KMS\""),
+        ("sse_kms_key_id = \"k-1\"", "without sse = \"KMS\"", "add sse"),
+        ("sse = \"KMS\"\nsse_kms_key_id = \"\"", "not the id of a key", "key service"),
+        ("tags = \"team\"", "`team` is not NAME=VALUE", "team=billing"),
+        ("tags = \"=x\"", "not the name of a tag", "team=billing"),
+        ("tags = \"a=1&a=2\"", "given twice", "team=billing"),
+        ("tags = \"a=(1)\"", "not `(`", "team=billing"),
+        (&format!("tags = \"{}\"", &many[1..]), "11 tags", "up to 10"),
+        (&format!("tags = \"a={}\"", "x".repeat(256)), "more than 255", "up to 10"),
+    ] {
+        refused_with(region, &format!("{region}\n{line}"), message, remedy);
+    }
+    let options = Options::parse(&["region=r,acl=private,sse=AES256,tags=a=1&b=2"], false).unwrap();
+    let environment = |name: &str| name.starts_with("COS_SECRET").then(|| "x".to_owned());
+    let config = build::from_url("cos://a-1/", &options, &environment).unwrap();
+    assert_eq!(config.mappings[0].terms.tags.len(), 2);
 }
 
 fn two(first: (&str, &str), second: (&str, &str)) -> String {

@@ -288,6 +288,7 @@ impl Targets {
                     defaults,
                 );
                 shown.storage_class = mapping.storage_class.clone();
+                shown.terms = mapping.terms.clone();
                 Arc::new(shown)
             })
             .collect()

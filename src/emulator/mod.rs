@@ -151,6 +151,16 @@ impl StoredObject {
         &self.object.kept.headers
     }
 
+    /// Canned ACL; `None` is the bucket's.
+    pub fn acl(&self) -> Option<&str> {
+        self.object.kept.acl.as_deref()
+    }
+
+    /// Tags by name.
+    pub fn tags(&self) -> &BTreeMap<String, String> {
+        &self.object.kept.tags
+    }
+
     /// `None` is STANDARD.
     pub fn storage_class(&self) -> Option<&str> {
         self.object.kept.storage_class.as_deref()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::store::{ObjectStore, Outcome};
+use crate::store::{ObjectStore, Outcome, Terms};
 use crate::types::{Attrs, FileKind, Ino, Key, TargetId, TimeNs};
 
 /// Attributes of objects that carry none.
@@ -48,6 +48,8 @@ pub struct Mapping {
     pub defaults: Defaults,
     /// Storage class of new objects; `None`: the bucket's standard.
     pub storage_class: Option<String>,
+    /// ACL, encryption and tags of what is written here.
+    pub terms: Terms,
     offline: AtomicBool,
 }
 
@@ -65,7 +67,17 @@ impl Mapping {
         sync: Option<TargetId>,
         defaults: Defaults,
     ) -> Mapping {
-        Mapping { target, name, prefix, store, sync, defaults, storage_class: None, offline: AtomicBool::new(false) }
+        Mapping {
+            target,
+            name,
+            prefix,
+            store,
+            sync,
+            defaults,
+            storage_class: None,
+            terms: Terms::default(),
+            offline: AtomicBool::new(false),
+        }
     }
 
     /// The inode of its directory, if it is the mount's root.

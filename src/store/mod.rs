@@ -36,6 +36,7 @@ pub use credentials::{Credentials, CredentialsSource};
 pub use error::{Error, ErrorKind, Outcome, Result};
 pub use probe::check;
 pub use retry::RetryOptions;
+pub use terms::{Encryption, Terms};
 
 mod backoff;
 mod cos;
@@ -45,6 +46,7 @@ mod late;
 mod probe;
 mod retry;
 mod skew;
+mod terms;
 mod xml;
 
 /// What a provider allows (PROTOCOL section 5).
@@ -99,6 +101,10 @@ pub struct ObjectMeta {
     pub version_id: Option<String>,
     /// `None` is the provider's standard class.
     pub storage_class: Option<String>,
+    /// Not known from listings; `None` also where the bucket's own setting decides unseen.
+    pub encryption: Option<Encryption>,
+    /// Number of tags; not known from listings (0).
+    pub tag_count: u32,
     /// Not known from listings (`Default`).
     pub headers: ObjectHeaders,
 }
@@ -166,6 +172,8 @@ pub struct PutOptions {
     pub forbid_overwrite: bool,
     /// Storage class; `None` the bucket's standard.
     pub storage_class: Option<String>,
+    /// ACL, encryption, tags.
+    pub terms: Terms,
 }
 
 /// What a store says of an object that it took.
@@ -199,6 +207,8 @@ pub struct CopyOptions {
     pub forbid_overwrite: bool,
     /// Storage class of the copy (COS does not keep the source's by itself).
     pub storage_class: Option<String>,
+    /// ACL, encryption, tags of the copy (COS keeps the source's tags by itself, nothing else).
+    pub terms: Terms,
 }
 
 /// A part that the store holds.
@@ -278,6 +288,12 @@ pub trait ObjectStore: Send + Sync + Debug {
 
     /// Metadata of an object.
     fn head<'a>(&'a self, key: &'a Key, options: HeadOptions) -> BoxFuture<'a, Result<ObjectMeta>>;
+
+    /// The tags of an object ([`ObjectMeta::tag_count`] tells whether it has any). A store without tags
+    /// has none.
+    fn tags<'a>(&'a self, _key: &'a Key) -> BoxFuture<'a, Result<BTreeMap<String, String>>> {
+        Box::pin(std::future::ready(Ok(BTreeMap::new())))
+    }
 
     /// An object or a range of it. Retries until the headers are there; a body that breaks later
     /// is the caller's to continue.

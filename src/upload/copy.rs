@@ -1,9 +1,11 @@
 //! Server-side copies: renames, attributes, and versions moved out of the way (R3, R4, R6).
 
+use std::collections::BTreeMap;
+
 use crate::failpoint;
 use crate::journal::{AttemptKind, Content, Durability, Remote};
 use crate::namespace::{attributes_of, remote_of};
-use crate::store::{CopyOptions, CopySource, ErrorKind, HeadOptions, ObjectMeta};
+use crate::store::{CopyOptions, CopySource, ErrorKind, HeadOptions, ObjectMeta, Terms};
 use crate::types::FileKind;
 
 use super::Uploader;
@@ -40,6 +42,8 @@ impl Uploader {
             replace_headers: Some(self.headers(job, attempt.attempt, Some(&meta.headers))),
             forbid_overwrite,
             storage_class: meta.storage_class.clone(),
+            // The server keeps the source's tags.
+            terms: Terms { tags: BTreeMap::new(), ..terms(job, &meta) },
         };
         let from = CopySource {
             key: source.key.clone(),
@@ -188,6 +192,13 @@ impl Uploader {
         tracing::warn!(path = job.path, key = %job.key, "a late request undid the version in the bucket; it is sent again");
         self.send_instead(job).await
     }
+}
+
+/// What a copy must ask for anew (R6): the store carries none of it over. The source's encryption, or
+/// else the configured one; its ACL is not known, so it is the configured one.
+fn terms(job: &Job, source: &ObjectMeta) -> Terms {
+    let configured = job.mapping.terms.clone();
+    Terms { encryption: source.encryption.clone().or(configured.encryption), ..configured }
 }
 
 /// The job with the kind and the attributes that the source's headers tell.

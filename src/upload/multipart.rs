@@ -142,6 +142,7 @@ impl Uploader {
         let options = PutOptions {
             headers: self.headers(job, attempt.attempt, None),
             storage_class: job.mapping.storage_class.clone(),
+            terms: job.mapping.terms.clone(),
             ..PutOptions::default()
         };
         let upload_id = match job.mapping.store.create_multipart(&job.key, options).await {

@@ -64,6 +64,7 @@ impl Uploader {
             content_md5: Some(sum),
             forbid_overwrite,
             storage_class: job.mapping.storage_class.clone(),
+            terms: job.mapping.terms.clone(),
         };
         let size = content.len() as u64;
         self.fly(job, size);

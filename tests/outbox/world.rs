@@ -220,6 +220,8 @@ fn meta(key: &str, body: &Bytes, time: TimeNs) -> ObjectMeta {
         crc64: None,
         version_id: None,
         storage_class: None,
+        encryption: None,
+        tag_count: 0,
         headers: ObjectHeaders::default(),
     }
 }

@@ -15,7 +15,7 @@ use ferryfs::emulator::{Action, Emulator, Fault, Match};
 use ferryfs::journal::{Journal, TargetKind};
 use ferryfs::namespace::{Defaults, Mapping, Namespace};
 use ferryfs::outbox::Outbox;
-use ferryfs::store::{Addressing, CosOptions, Credentials, ObjectStore, cos};
+use ferryfs::store::{Addressing, CosOptions, Credentials, ObjectStore, Terms, cos};
 use ferryfs::task::{Guardian, Shutdown};
 use ferryfs::types::Ino;
 use ferryfs::upload::Uploader;
@@ -36,6 +36,8 @@ pub struct Options {
     pub multipart_above: u64,
     pub latency: Duration,
     pub late: Duration,
+    /// Of what is written.
+    pub terms: Terms,
 }
 
 impl Default for Options {
@@ -47,6 +49,7 @@ impl Default for Options {
             multipart_above: 4 << 20,
             latency: Duration::ZERO,
             late: Duration::from_secs(120),
+            terms: Terms::default(),
         }
     }
 }
@@ -182,7 +185,8 @@ impl Rooms {
         let target = journal.target(TargetKind::Mapping, "cos://examplebucket-1250000000/data/").unwrap();
         let snapshot = journal.load().unwrap();
         let defaults = Defaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
-        let mapping = Mapping::new(target, String::new(), PREFIX.to_owned(), store, None, defaults);
+        let mut mapping = Mapping::new(target, String::new(), PREFIX.to_owned(), store, None, defaults);
+        mapping.terms = options.terms.clone();
         let names = ferryfs::namespace::Options { attr_ttl: options.attr_ttl };
         let (namespace, replaced) =
             Namespace::open(journal.clone(), clock.clone(), names, vec![Arc::new(mapping)], &snapshot).unwrap();

@@ -47,9 +47,21 @@ pub(super) async fn copy(exchange: &mut Exchange, bucket: Arc<Bucket>, key: Stri
         Some("Replaced") => true,
         Some(_) => return Err(headers::invalid("x-cos-metadata-directive is Copy or Replaced").into()),
     };
-    let wanted = headers::kept(&exchange.call.headers)?;
+    let tags_replaced = match exchange.call.header("x-cos-tagging-directive") {
+        None | Some("Copy") => false,
+        Some("Replaced") => true,
+        Some(_) => return Err(headers::invalid("x-cos-tagging-directive is Copy or Replaced").into()),
+    };
+    let mut wanted = headers::kept(&exchange.call.headers)?;
     exchange.applying().await;
     let (source_bucket, object) = source(exchange)?;
+    if object.size > object::MOST_PUT_BYTES {
+        let message = "an object above 5 GB is copied by parts";
+        return Err(Refusal::new(400, "EntityTooLarge", message).into());
+    }
+    if !tags_replaced {
+        wanted.tags = object.kept.tags.clone();
+    }
     let onto_itself = source_bucket == bucket.name() && object.key == key;
     if onto_itself && !replaced && wanted.storage_class == object.kept.storage_class {
         let message = "a copy of an object onto itself must change its metadata or its storage class";
@@ -57,13 +69,14 @@ pub(super) async fn copy(exchange: &mut Exchange, bucket: Arc<Bucket>, key: Stri
     }
     let kept = match replaced {
         true => wanted,
-        // Storage class and encryption are not copied (PROTOCOL 4).
+        // Storage class, ACL and encryption are not copied (PROTOCOL 4).
         false => {
             let encryption = |name: &String| name.starts_with("x-cos-server-side-encryption");
             let mut all = object.kept.headers.clone();
             all.retain(|name, _| !encryption(name));
-            all.extend(wanted.headers.into_iter().filter(|(name, _)| encryption(name)));
-            Kept { headers: all, metadata: object.kept.metadata.clone(), storage_class: wanted.storage_class }
+            let named = std::mem::take(&mut wanted.headers);
+            all.extend(named.into_iter().filter(|(name, _)| encryption(name)));
+            Kept { headers: all, metadata: object.kept.metadata.clone(), ..wanted }
         }
     };
     let now_ns = exchange.state.now_ns();
@@ -121,6 +134,10 @@ pub(super) async fn copy_part(
             first..last + 1
         }
     };
+    if range.end - range.start > object::MOST_PUT_BYTES {
+        let message = "a part is at most 5 GB";
+        return Err(Refusal::new(400, "EntityTooLarge", message).into());
+    }
     let now_ns = exchange.state.now_ns();
     let part = blocking(move || {
         let mut reader = object.reader(range.start, range.end - range.start);

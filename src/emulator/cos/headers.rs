@@ -1,5 +1,6 @@
 //! Headers of objects: what is kept of a request, what comes back, conditions, ranges.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hyper::HeaderMap;
@@ -27,8 +28,8 @@ const KEPT: [&str; 8] = [
     "content-encoding",
     "content-language",
     "expires",
-    "x-cos-server-side-encryption",
-    "x-cos-server-side-encryption-cos-kms-key-id",
+    ENCRYPTION,
+    KMS_KEY,
 ];
 
 /// Other than STANDARD (PROTOCOL 3).
@@ -42,6 +43,14 @@ const STORAGE_CLASSES: [&str; 8] = [
     "MAZ_STANDARD_IA",
     "MAZ_INTELLIGENT_TIERING",
 ];
+
+const ENCRYPTION: &str = "x-cos-server-side-encryption";
+const KMS_KEY: &str = "x-cos-server-side-encryption-cos-kms-key-id";
+
+/// Tags of an object, and characters of one (PROTOCOL 4; the lengths are those of the manual).
+const MOST_TAGS: usize = 10;
+const MOST_TAG_NAME: usize = 127;
+const MOST_TAG_VALUE: usize = 255;
 
 const ACLS: [&str; 3] = ["default", "private", "public-read"];
 
@@ -88,8 +97,16 @@ pub(super) fn kept(headers: &HeaderMap) -> Result<Kept, Refusal> {
     if headers.contains_key("x-cos-server-side-encryption-customer-algorithm") {
         return Err(Refusal::new(501, "NotImplemented", "this emulator does not encrypt with customers' keys"));
     }
+    let encryption = kept.headers.get(ENCRYPTION).map(String::as_str);
+    if encryption.is_some_and(|kind| !matches!(kind, "AES256" | "cos/kms")) {
+        return Err(invalid(format!("{ENCRYPTION} is AES256 or cos/kms")));
+    }
+    if kept.headers.contains_key(KMS_KEY) && encryption != Some("cos/kms") {
+        return Err(invalid(format!("{KMS_KEY} needs {ENCRYPTION}: cos/kms")));
+    }
     kept.storage_class = storage_class(headers)?;
-    check_acl(headers)?;
+    kept.acl = acl(headers)?;
+    kept.tags = tags(headers)?;
     Ok(kept)
 }
 
@@ -105,12 +122,36 @@ pub(super) fn storage_class(headers: &HeaderMap) -> Result<Option<String>, Refus
     }
 }
 
-pub(super) fn check_acl(headers: &HeaderMap) -> Result<(), Refusal> {
+fn acl(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let acl = headers.get("x-cos-acl").map(|value| value.to_str().unwrap_or_default());
     if acl.is_some_and(|acl| !ACLS.contains(&acl)) {
         return Err(invalid("x-cos-acl is not one of those that exist"));
     }
-    Ok(())
+    Ok(acl.filter(|acl| *acl != "default").map(str::to_owned))
+}
+
+/// `x-cos-tagging`: pairs as in a form.
+fn tags(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Refusal> {
+    let bad = |message: &str| Refusal::new(400, "InvalidTag", message);
+    let mut tags = BTreeMap::new();
+    let Some(value) = headers.get("x-cos-tagging") else { return Ok(tags) };
+    let text = value.to_str().map_err(|_| bad("x-cos-tagging is not ASCII"))?;
+    for pair in text.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = decode_form(name).zip(decode_form(value));
+        let (name, value) = decoded.ok_or_else(|| bad("a tag is not URL-encoded UTF-8"))?;
+        let lengths = (name.chars().count(), value.chars().count());
+        if !(1..=MOST_TAG_NAME).contains(&lengths.0) || lengths.1 > MOST_TAG_VALUE {
+            return Err(bad("the name or the value of a tag is too long, or empty"));
+        }
+        if tags.insert(name, value).is_some() {
+            return Err(bad("a tag is given twice"));
+        }
+    }
+    if tags.len() > MOST_TAGS {
+        return Err(bad("an object takes 10 tags at most"));
+    }
+    Ok(tags)
 }
 
 /// `x-cos-forbid-overwrite: true`.
@@ -130,6 +171,9 @@ pub(super) fn of_object(object: &Object) -> Vec<(String, String)> {
     headers.extend(kept.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
     headers.extend(kept.metadata.iter().map(|(name, value)| (format!("x-cos-meta-{name}"), value.clone())));
     headers.extend(kept.storage_class.iter().map(|class| ("x-cos-storage-class".to_owned(), class.clone())));
+    if !kept.tags.is_empty() {
+        headers.push(("x-cos-tagging-count".to_owned(), kept.tags.len().to_string()));
+    }
     if !kept.headers.contains_key("content-type") {
         headers.push(("Content-Type".to_owned(), "application/octet-stream".to_owned()));
     }
@@ -285,5 +329,12 @@ mod tests {
         assert_eq!(code("x-cos-storage-class", "FROZEN"), bad);
         assert_eq!(code("x-cos-storage-class", "STANDARD").unwrap().storage_class, None);
         assert_eq!(code("x-cos-acl", "everyone"), bad);
+        assert_eq!(code("x-cos-acl", "private").unwrap().acl.as_deref(), Some("private"));
+        assert_eq!(code("x-cos-server-side-encryption", "aes"), bad);
+        assert_eq!(code("x-cos-server-side-encryption-cos-kms-key-id", "k"), bad);
+        let bad_tag = Err("InvalidTag".to_owned());
+        assert_eq!(code("x-cos-tagging", "a=1&a=2"), bad_tag);
+        assert_eq!(code("x-cos-tagging", "=1"), bad_tag);
+        assert_eq!(code("x-cos-tagging", "a=1&b=x%26y").unwrap().tags["b"], "x&y");
     }
 }

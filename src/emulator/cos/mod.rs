@@ -77,7 +77,9 @@ pub(super) async fn answer(exchange: &mut Exchange) -> Result<Reply, Stop> {
         return Err(Refusal::new(404, "NoSuchBucket", "The specified bucket does not exist.").into());
     }
     signature::verify(&exchange.call, &exchange.state.credentials, exchange.state.now_s())?;
-    if let Some(name) = UNSUPPORTED.iter().find(|name| exchange.call.has(name)) {
+    let reads_tags = exchange.call.method == Method::GET && !exchange.call.key().is_empty();
+    let unsupported = |name: &&&str| exchange.call.has(name) && !(reads_tags && **name == "tagging");
+    if let Some(name) = UNSUPPORTED.iter().find(unsupported) {
         let message = format!("this emulator does not do {name}");
         return Err(Refusal::new(501, "NotImplemented", message).into());
     }
@@ -133,6 +135,7 @@ async fn on_object(exchange: &mut Exchange, bucket: Arc<Bucket>, key: String) ->
         (&Method::PUT, None) if call.has("partNumber") => Err(headers::invalid("partNumber without uploadId").into()),
         (&Method::PUT, None) if copies => copy::copy(exchange, bucket, key).await,
         (&Method::PUT, None) => object::put(exchange, bucket, key).await,
+        (&Method::GET, None) if call.has("tagging") => object::tagging(&bucket, &key),
         (&Method::GET | &Method::HEAD, None) => object::get(exchange, &bucket, &key),
         (&Method::DELETE, None) => object::delete(exchange, bucket, key).await,
         _ => Err(not_allowed()),

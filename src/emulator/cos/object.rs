@@ -22,7 +22,7 @@ use crate::emulator::shelf::NewObject;
 use crate::emulator::shelf::Object;
 
 /// Largest single PUT and part, bytes (PROTOCOL 5: 5 GB).
-const MOST_PUT_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+pub(super) const MOST_PUT_BYTES: u64 = 5 * 1024 * 1024 * 1024;
 /// Keys of one delete call.
 const MOST_DELETED: usize = 1000;
 
@@ -94,6 +94,16 @@ pub(super) fn get(exchange: &Exchange, bucket: &Bucket, key: &str) -> Result<Rep
         }
     }
     Ok(body(&object, headers::range(call, object.size)?).with_all(found))
+}
+
+/// GET Object tagging.
+pub(super) fn tagging(bucket: &Bucket, key: &str) -> Result<Reply, Stop> {
+    let object = bucket.object(key).ok_or_else(no_such_key)?;
+    let mut out = Writer::default().open("Tagging").open("TagSet");
+    for (name, value) in &object.kept.tags {
+        out = out.open("Tag").leaf("Key", name).leaf("Value", value).close("Tag");
+    }
+    Ok(super::xml(out.close("TagSet").close("Tagging")))
 }
 
 fn body(object: &Object, range: Option<std::ops::Range<u64>>) -> Reply {

@@ -19,6 +19,11 @@ pub(in crate::emulator) struct Kept {
     pub(in crate::emulator) metadata: BTreeMap<String, String>,
     /// `None` is STANDARD.
     pub(in crate::emulator) storage_class: Option<String>,
+    /// `None` is the bucket's.
+    #[serde(default)]
+    pub(in crate::emulator) acl: Option<String>,
+    #[serde(default)]
+    pub(in crate::emulator) tags: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

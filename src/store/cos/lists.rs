@@ -90,6 +90,8 @@ fn object(entry: &Element, encoding: &Encoding) -> std::result::Result<ObjectMet
         crc64: None,
         version_id: None,
         storage_class: storage_class(entry.word("StorageClass")),
+        encryption: None,
+        tag_count: 0,
         headers: ObjectHeaders::default(),
     })
 }

@@ -1,5 +1,6 @@
 //! Headers of objects, as sent and as received (PROTOCOL section 3). Pure.
 
+use super::terms;
 use crate::http::{HeaderMap, decode, encode, parse_date};
 use crate::store::{ObjectHeaders, ObjectMeta};
 use crate::types::{Crc64, ETag, Key};
@@ -135,6 +136,8 @@ pub(super) fn from_wire(key: &Key, size: u64, headers: &HeaderMap) -> Result<Obj
         crc64: crc64(header(headers, CRC64)),
         version_id: owned("x-cos-version-id").filter(|id| !id.is_empty()),
         storage_class: storage_class(header(headers, "x-cos-storage-class")),
+        encryption: terms::encryption(headers),
+        tag_count: terms::tag_count(headers),
         headers: kept,
     })
 }

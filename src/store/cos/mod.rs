@@ -17,9 +17,11 @@ mod multipart;
 mod objects;
 mod options;
 mod sign;
+mod terms;
 
 pub use options::{Addressing, CosOptions};
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,6 +96,10 @@ impl ObjectStore for Cos {
 
     fn head<'a>(&'a self, key: &'a Key, options: HeadOptions) -> BoxFuture<'a, Result<ObjectMeta>> {
         objects::head(&self.client, key, options).boxed()
+    }
+
+    fn tags<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<BTreeMap<String, String>>> {
+        terms::tags(&self.client, key).boxed()
     }
 
     fn get<'a>(&'a self, key: &'a Key, options: GetOptions) -> BoxFuture<'a, Result<GetResult>> {

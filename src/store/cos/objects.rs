@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream};
 use super::checks;
 use super::client::{Call, CosClient, Reply, Wrong, local, transport};
 use super::meta::{CRC64, crc64, etag, from_wire, header, to_wire};
+use super::terms;
 use crate::checksum::{md5, md5_base64};
 use crate::http::{Body, HeaderMap, Method};
 use crate::store::error::{Error, ErrorKind, Outcome, Result};
@@ -144,6 +145,7 @@ pub(super) async fn put(
 pub(super) fn stored_headers(options: &PutOptions) -> std::result::Result<Vec<(String, String)>, String> {
     let mut headers = to_wire(&options.headers)?;
     headers.extend(options.storage_class.iter().map(|class| ("x-cos-storage-class".to_owned(), class.clone())));
+    headers.extend(terms::to_wire(&options.terms));
     Ok(headers)
 }
 
@@ -181,6 +183,10 @@ pub(super) async fn copy(client: &CosClient, source: CopySource, key: &Key, opti
         call.headers.push(("x-cos-metadata-directive".to_owned(), "Replaced".to_owned()));
     }
     call.headers.extend(options.storage_class.map(|class| ("x-cos-storage-class".to_owned(), class)));
+    call.headers.extend(terms::to_wire(&options.terms));
+    if !options.terms.tags.is_empty() {
+        call.headers.push(("x-cos-tagging-directive".to_owned(), "Replaced".to_owned()));
+    }
     forbid_overwrite(&mut call, options.forbid_overwrite);
     let read = |reply: Reply| {
         let root = reply.xml("CopyObjectResult")?;
