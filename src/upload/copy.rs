@@ -28,13 +28,12 @@ impl Uploader {
             Err(error) if error.kind == ErrorKind::NotFound => return self.source_changed(job, None).await,
             Err(error) => return Err(StepError::Store(error)),
         };
-        if source.size > store.capabilities().max_part_bytes {
-            // One call copies no more; content that is here goes up again, in parts.
-            return self.send_instead(job).await;
-        }
         // What nobody has looked at here keeps the attributes that it has there (N3).
         let known = self.inner.namespace.read(|tree| tree.get(job.ino).is_some_and(|inode| inode.row.attrs_known));
         let job = &if known { job.clone() } else { carrying(job, &meta) };
+        if source.size > self.copied_in_one(job) {
+            return self.copy_parts(job, source, &meta).await;
+        }
         let onto_itself = source.key == job.key;
         let forbid_overwrite = if onto_itself { false } else { self.expect(job).await? == Expected::Absent };
         let attempt = self.begin(job, AttemptKind::Copy, source.size, source.crc64, Some(&source.key)).await?;
@@ -85,6 +84,7 @@ impl Uploader {
             path = job.path,
             "conflict: the object was changed or removed elsewhere before it was moved here"
         );
+        self.abort_copies(job).await?;
         let content = self.inner.namespace.read(|tree| tree.get(job.ino).map(|inode| inode.row.content));
         match content {
             Some(Content::Absent) if job.kind != FileKind::Symlink => {}
@@ -149,10 +149,7 @@ impl Uploader {
                 commit.durable().await?;
                 return Ok(Next::After(std::time::Duration::ZERO));
             }
-            return Err(StepError::Mismatch(format!(
-                "{} is too large for one copy and its content is not here",
-                job.path
-            )));
+            return Err(StepError::Mismatch(format!("the content of {} is not here to be sent again", job.path)));
         };
         self.inner.cache.to_dirty(backing)?;
         let mark = crate::cache::mark(&self.inner.cache.open_read(backing)?)?;
@@ -196,7 +193,7 @@ impl Uploader {
 
 /// What a copy must ask for anew (R6): the store carries none of it over. The source's encryption, or
 /// else the configured one; its ACL is not known, so it is the configured one.
-fn terms(job: &Job, source: &ObjectMeta) -> Terms {
+pub(super) fn terms(job: &Job, source: &ObjectMeta) -> Terms {
     let configured = job.mapping.terms.clone();
     Terms { encryption: source.encryption.clone().or(configured.encryption), ..configured }
 }

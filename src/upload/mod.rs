@@ -17,6 +17,7 @@
 
 mod commit;
 mod copy;
+mod copy_parts;
 mod error;
 mod locks;
 mod multipart;
@@ -58,6 +59,10 @@ pub struct Options {
     pub multipart_above: u64,
     /// Bytes of a part, before the store's limits.
     pub part_bytes: u64,
+    /// Objects above this size are copied in parts, as are those above the store's own limit.
+    pub copy_in_one: u64,
+    /// Bytes of a part that is copied, before the store's limits.
+    pub copy_part_bytes: u64,
     /// Parts of one file under way at once.
     pub parallel_parts: usize,
     /// Steps under way at once.
@@ -81,6 +86,9 @@ impl Default for Options {
             max_delay: Duration::from_secs(30),
             multipart_above: 16 << 20,
             part_bytes: 16 << 20,
+            copy_in_one: u64::MAX,
+            // No byte of it passes here; it must be done within the time of a slow answer.
+            copy_part_bytes: 256 << 20,
             parallel_parts: 4,
             parallel: 16,
             memory: 96 << 20,

@@ -16,7 +16,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use crate::checksum::{combine, crc64, hex, md5};
 use crate::failpoint;
 use crate::journal::{AttemptKind, AttemptRow, Durability, Mark, Op, PartRow, Remote};
-use crate::store::{Error, ErrorKind, Outcome, Part, PutOptions};
+use crate::store::{Error, ErrorKind, Outcome, Part, PutOptions, PutResult};
 use crate::types::{BackingNo, Crc64};
 
 use super::Uploader;
@@ -73,28 +73,7 @@ impl Uploader {
         }
         let parts: Vec<Part> = parts.into_values().map(|(part, _)| part).collect();
         let forbid_overwrite = self.expect(job).await? == Expected::Absent;
-        failpoint::hit(failpoint::UPLOAD_BEFORE_COMPLETE);
-        let stored = job.mapping.store.complete_multipart(&job.key, &upload_id, &parts, forbid_overwrite).await;
-        job.mapping.observe(&stored);
-        let stored = match stored {
-            Ok(stored) => stored,
-            // Lost reply of an earlier Complete: the HEAD tells.
-            Err(error) if error.kind == ErrorKind::NoSuchUpload => {
-                let unknown = Error { outcome: Outcome::Unknown, ..error };
-                return Err(self.give_up(&attempt, unknown).await?);
-            }
-            Err(error) if error.outcome() == Outcome::NotApplied && error.is_transient() => {
-                // The upload is still there: the next look completes it.
-                return Err(StepError::Store(error));
-            }
-            Err(error) => {
-                if error.outcome() == Outcome::NotApplied {
-                    self.abort(job, &attempt, &upload_id).await?;
-                }
-                return Err(self.give_up(&attempt, error).await?);
-            }
-        };
-        failpoint::hit(failpoint::UPLOAD_AFTER_COMPLETE);
+        let stored = self.complete(job, &attempt, &upload_id, &parts, forbid_overwrite).await?;
         let there = self.crc_there(&attempt, job, stored.crc64).await?;
         // Every part was verified by MD5; a store that tells no CRC64 of the whole leaves it at that.
         if there.is_some_and(|there| there != crc) {
@@ -115,14 +94,55 @@ impl Uploader {
         self.commit(Sent { attempt: &attempt, remote, content: true }).await
     }
 
+    /// Makes the object; what stands at the key has been looked at.
+    pub(super) async fn complete(
+        &self,
+        job: &Job,
+        attempt: &AttemptRow,
+        upload_id: &str,
+        parts: &[Part],
+        forbid_overwrite: bool,
+    ) -> StepResult<PutResult> {
+        failpoint::hit(failpoint::UPLOAD_BEFORE_COMPLETE);
+        let stored = job.mapping.store.complete_multipart(&job.key, upload_id, parts, forbid_overwrite).await;
+        job.mapping.observe(&stored);
+        let stored = match stored {
+            Ok(stored) => stored,
+            // Lost reply of an earlier Complete: the HEAD tells.
+            Err(error) if error.kind == ErrorKind::NoSuchUpload => {
+                let unknown = Error { outcome: Outcome::Unknown, ..error };
+                return Err(self.give_up(attempt, unknown).await?);
+            }
+            Err(error) if error.outcome() == Outcome::NotApplied && error.is_transient() => {
+                // The upload is still there: the next look completes it.
+                return Err(StepError::Store(error));
+            }
+            Err(error) => {
+                if error.outcome() == Outcome::NotApplied {
+                    self.abort(job, attempt, upload_id).await?;
+                }
+                return Err(self.give_up(attempt, error).await?);
+            }
+        };
+        failpoint::hit(failpoint::UPLOAD_AFTER_COMPLETE);
+        Ok(stored)
+    }
+
+    /// Uploads in parts that earlier looks at the job's inode began.
+    pub(super) fn uploads_of(&self, job: &Job) -> Vec<(AttemptRow, String)> {
+        let book = self.book();
+        let of_inode = book.attempts.values().filter(|attempt| attempt.ino == job.ino);
+        of_inode.filter_map(|attempt| Some((attempt.clone(), attempt.upload_id.clone()?))).collect()
+    }
+
     /// An upload of the same content to the same key that an earlier look began.
     async fn resumable(&self, job: &Job, size: u64) -> StepResult<Option<(AttemptRow, String, PartPlan)>> {
-        let earlier: Vec<AttemptRow> =
-            self.book().attempts.values().filter(|attempt| attempt.ino == job.ino).cloned().collect();
         let mut found = None;
-        for attempt in earlier {
-            let Some(upload_id) = attempt.upload_id.clone() else { continue };
-            let same = attempt.key == job.key && attempt.generation == job.generation && attempt.size == size;
+        for (attempt, upload_id) in self.uploads_of(job) {
+            let same = attempt.kind == AttemptKind::Multipart
+                && attempt.key == job.key
+                && attempt.generation == job.generation
+                && attempt.size == size;
             if same && found.is_none() {
                 let plan = PartPlan::resumed(size, attempt.part_bytes);
                 found = Some((attempt, upload_id, plan));
@@ -145,26 +165,34 @@ impl Uploader {
             terms: job.mapping.terms.clone(),
             ..PutOptions::default()
         };
+        attempt.part_bytes = plan.part_bytes();
+        let upload_id = self.open_upload(job, &mut attempt, options).await?;
+        Ok((attempt, upload_id, plan))
+    }
+
+    /// Step 2: Initiate, then the id in the attempt's row.
+    pub(super) async fn open_upload(
+        &self,
+        job: &Job,
+        attempt: &mut AttemptRow,
+        options: PutOptions,
+    ) -> StepResult<String> {
         let upload_id = match job.mapping.store.create_multipart(&job.key, options).await {
             Ok(upload_id) => upload_id,
-            Err(error) => {
-                // An upload without parts changes no object: there is nothing to settle.
-                self.drop_attempt(&attempt).await?;
-                return Err(StepError::Store(error));
-            }
+            // It changes no object, but an upload of which nobody knows would be paid for.
+            Err(error) => return Err(self.give_up(attempt, error).await?),
         };
         failpoint::hit(failpoint::UPLOAD_AFTER_INITIATE);
         attempt.upload_id = Some(upload_id.clone());
-        attempt.part_bytes = plan.part_bytes();
         let row = Op::PutAttempt(attempt.clone());
         let ((), commit) = self.inner.namespace.update(Durability::Disk, |_, ops| ops.push(row));
         commit.durable().await?;
         self.book().attempts.insert(attempt.attempt, attempt.clone());
-        Ok((attempt, upload_id, plan))
+        Ok(upload_id)
     }
 
     /// The parts that need not be sent again: the store lists them, and our rows agree.
-    async fn parts_there(
+    pub(super) async fn parts_there(
         &self,
         job: &Job,
         attempt: &AttemptRow,
@@ -260,7 +288,7 @@ impl Uploader {
         Err(StepError::Mismatch(format!("part {number} of {} does not arrive as it is sent", job.key)))
     }
 
-    fn keep_part(&self, job: &Job, attempt: &AttemptRow, row: PartRow) {
+    pub(super) fn keep_part(&self, job: &Job, attempt: &AttemptRow, row: PartRow) {
         let size = row.size;
         let op = Op::PutPart(row.clone());
         let ((), commit) = self.inner.namespace.update(Durability::Buffered, |_, ops| ops.push(op));
@@ -273,7 +301,7 @@ impl Uploader {
         self.progress(job, size);
     }
 
-    fn progress(&self, job: &Job, more: u64) {
+    pub(super) fn progress(&self, job: &Job, more: u64) {
         if let Some(flight) = self.book().flights.get_mut(&job.ino) {
             flight.sent += more;
         }

@@ -106,8 +106,22 @@ impl Uploader {
         crc: Option<Crc64>,
         source: Option<&Key>,
     ) -> StepResult<AttemptRow> {
+        let row = self.new_attempt(job, kind, size, crc, source)?;
+        self.record(job, &row).await?;
+        Ok(row)
+    }
+
+    /// An attempt that is no row yet.
+    pub(super) fn new_attempt(
+        &self,
+        job: &Job,
+        kind: AttemptKind,
+        size: u64,
+        crc: Option<Crc64>,
+        source: Option<&Key>,
+    ) -> StepResult<AttemptRow> {
         let number = self.inner.numbers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next()?;
-        let row = AttemptRow {
+        Ok(AttemptRow {
             attempt: number,
             kind,
             ino: job.ino,
@@ -122,7 +136,11 @@ impl Uploader {
             upload_id: None,
             part_bytes: 0,
             started: self.inner.namespace.clock().now(),
-        };
+        })
+    }
+
+    /// The attempt's row is on disk when this returns.
+    pub(super) async fn record(&self, job: &Job, row: &AttemptRow) -> StepResult<()> {
         let put = Op::PutAttempt(row.clone());
         let ((), commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
             // The inode's row must be there for the attempt to mean anything after a crash.
@@ -130,7 +148,7 @@ impl Uploader {
             ops.push(put);
         });
         commit.durable().await?;
-        Ok(row)
+        Ok(())
     }
 
     /// The attempt's name in the object's metadata (R2).

@@ -98,14 +98,7 @@ impl Uploader {
     /// It has not arrived so far. It may still (R1): the key stays suspicious, and what
     /// comes to stand there is looked at again.
     async fn not_applied(&self, attempt: &AttemptRow, mapping: &Mapping) -> StepResult<Next> {
-        let wanted = self.inner.namespace.read(|tree| {
-            tree.get(attempt.ino).is_some_and(|inode| {
-                inode.row.linked
-                    && inode.row.content == Content::Closed
-                    && inode.row.generation == attempt.generation
-                    && tree.key(attempt.ino).as_ref() == Some(&attempt.key)
-            })
-        });
+        let wanted = self.inner.namespace.read(|tree| is_wanted(tree, attempt));
         if let Some(upload_id) = &attempt.upload_id {
             let still_there = match mapping.store.list_parts(&attempt.key, upload_id, None).await {
                 Ok(_) => true,
@@ -122,7 +115,7 @@ impl Uploader {
                 mapping.store.abort_multipart(&attempt.key, upload_id).await.map_err(StepError::Store)?;
             }
         }
-        if attempt.kind == AttemptKind::Multipart && attempt.upload_id.is_none() {
+        if by_parts(attempt) && attempt.upload_id.is_none() {
             self.abort_nameless(attempt, mapping).await?;
         }
         let parked = self.park(attempt).await?;
@@ -167,7 +160,7 @@ impl Uploader {
     /// should nothing come (unlinked, renamed), the object would stay, and the name come back. How long
     /// to wait before it is looked for; `None`: that has been done.
     async fn park(&self, attempt: &AttemptRow) -> StepResult<Option<Duration>> {
-        if attempt.kind == AttemptKind::Multipart {
+        if by_parts(attempt) {
             // Its parts are aborted: no Complete can arrive any more.
             return Ok(None);
         }
@@ -210,4 +203,27 @@ impl Uploader {
         self.drop_attempt(attempt).await?;
         Ok(Next::Done)
     }
+}
+
+/// Its object comes by Complete.
+fn by_parts(attempt: &AttemptRow) -> bool {
+    attempt.kind == AttemptKind::Multipart || attempt.part_bytes > 0
+}
+
+/// The inode's next look would make the same attempt again, and can continue this one.
+fn is_wanted(tree: &Tree, attempt: &AttemptRow) -> bool {
+    tree.get(attempt.ino).is_some_and(|inode| {
+        let row = &inode.row;
+        let same = match attempt.kind {
+            AttemptKind::Put | AttemptKind::Multipart => row.content == Content::Closed,
+            AttemptKind::Copy => {
+                matches!(row.content, Content::Clean | Content::Absent)
+                    && row.attr_generation == attempt.attr_generation
+                    && row.remote.as_ref().map(|remote| &remote.key) == attempt.source.as_ref()
+            }
+        };
+        same && row.linked
+            && row.generation == attempt.generation
+            && tree.key(attempt.ino).as_ref() == Some(&attempt.key)
+    })
 }

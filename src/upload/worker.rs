@@ -186,7 +186,8 @@ impl Uploader {
         }
         let continued = match step {
             Step::Send(_, Body::File { mark, .. }) => mark.size > self.inner.options.multipart_above,
-            Step::Send(..) | Step::Copy(..) | Step::Displace(..) | Step::Recheck(..) => false,
+            Step::Copy(job, remote) => remote.size > self.copied_in_one(job),
+            Step::Send(..) | Step::Displace(..) | Step::Recheck(..) => false,
             Step::Blocked | Step::Behind(_) => true,
             Step::Nothing | Step::At(_) => self.inner.namespace.read(|tree| {
                 tree.get(ino).is_some_and(|inode| {

@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use ferryfs::emulator::StoredObject;
 use ferryfs::emulator::{Action, Fault, Match};
 use ferryfs::journal::Content;
-use ferryfs::store::{Encryption, ObjectHeaders, PutOptions, Terms};
+use ferryfs::store::{ObjectHeaders, PutOptions};
 use ferryfs::types::{FileKind, Key};
 
-use crate::world::{BUCKET, CALLER, Options, PREFIX, ROOT, World};
+use crate::world::{BUCKET, Options, PREFIX, ROOT, World};
 
 /// Attributes as another host writes them.
 fn headers(mode: u32, uid: u32) -> ObjectHeaders {
@@ -426,89 +425,6 @@ async fn a_late_request_at_a_name_that_was_left_does_not_bring_it_back() {
     world.until("its object is removed", |world| world.object("f").is_none()).await;
     world.settled().await;
     assert_eq!(world.keys(), ["g"]);
-    assert_eq!(world.object("g").unwrap(), b"content");
-    world.close().await;
-}
-
-fn tags(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
-
-/// What mappings of these tests ask for.
-fn configured() -> Terms {
-    Terms {
-        acl: Some("private".to_owned()),
-        encryption: Some(Encryption::Aes256),
-        tags: tags(&[("team", "a b"), ("keep", "7&y")]),
-    }
-}
-
-/// Another tool's object with everything that an object can have.
-async fn put_foreign(world: &World, name: &str, bytes: Vec<u8>) {
-    let mut headers = headers(0o100_644, 1000);
-    headers.content_type = Some("text/html".to_owned());
-    headers.standard.insert("cache-control".to_owned(), "no-cache".to_owned());
-    headers.standard.insert("content-language".to_owned(), "zh".to_owned());
-    headers.metadata.insert("colour".to_owned(), "\u{7ea2}".to_owned());
-    let options = PutOptions {
-        headers,
-        storage_class: Some("STANDARD_IA".to_owned()),
-        terms: Terms {
-            acl: None,
-            encryption: Some(Encryption::Kms { key_id: Some("k-1".to_owned()) }),
-            tags: tags(&[("theirs", "1")]),
-        },
-        ..PutOptions::default()
-    };
-    world.store.put(&Key(format!("{PREFIX}{name}")), bytes.into(), options).await.unwrap();
-}
-
-/// It has all of that still, and the ACL that is configured.
-#[track_caller]
-fn is_foreign(object: &StoredObject) {
-    let header = |name: &str| object.headers().get(name).map(String::as_str);
-    assert_eq!(header("content-type"), Some("text/html"));
-    assert_eq!(header("cache-control"), Some("no-cache"));
-    assert_eq!(header("content-language"), Some("zh"));
-    assert_eq!(header("x-cos-server-side-encryption"), Some("cos/kms"));
-    assert_eq!(header("x-cos-server-side-encryption-cos-kms-key-id"), Some("k-1"));
-    assert_eq!(object.metadata()["colour"], "%E7%BA%A2");
-    assert_eq!(object.storage_class(), Some("STANDARD_IA"));
-    assert_eq!(object.tags(), &tags(&[("theirs", "1")]));
-    assert_eq!(object.acl(), Some("private"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_written_has_the_configured_acl_encryption_and_tags() {
-    let world = World::new(Options { terms: configured(), ..Options::default() }).await;
-    world.rooms.write(ROOT, "small", b"content").await;
-    world.rooms.write(ROOT, "large", &vec![3; 5 << 20]).await;
-    world.rooms.mkdir(ROOT, "dir").await;
-    world.settled().await;
-    world.rooms.rename((ROOT, "small"), (ROOT, "moved")).await;
-    world.settled().await;
-    for name in ["moved", "large", "dir/"] {
-        let object = world.emulator.object(BUCKET, &format!("{PREFIX}{name}")).unwrap();
-        assert_eq!(object.acl(), Some("private"), "{name}");
-        assert_eq!(object.headers()["x-cos-server-side-encryption"], "AES256", "{name}");
-        assert_eq!(object.tags(), &configured().tags, "{name}");
-    }
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_keeps_all_that_another_tool_gave_its_object() {
-    let world = World::new(Options { terms: configured(), ..Options::default() }).await;
-    put_foreign(&world, "f", b"content".to_vec()).await;
-    world.rooms.rename((ROOT, "f"), (ROOT, "g")).await;
-    world.settled().await;
-    is_foreign(&world.emulator.object(BUCKET, &format!("{PREFIX}g")).unwrap());
-    let ino = world.rooms.lookup(ROOT, "g").await.unwrap();
-    let change = ferryfs::vfs::SetAttr { mode: Some(0o600), ..Default::default() };
-    world.rooms.vfs.setattr(ino, None, change, CALLER).await.unwrap();
-    world.settled().await;
-    assert_eq!(metadata(&world, "g", "mode"), Some(0o100_600.to_string()));
-    is_foreign(&world.emulator.object(BUCKET, &format!("{PREFIX}g")).unwrap());
     assert_eq!(world.object("g").unwrap(), b"content");
     world.close().await;
 }

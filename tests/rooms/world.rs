@@ -36,6 +36,8 @@ pub struct Options {
     pub multipart_above: u64,
     pub latency: Duration,
     pub late: Duration,
+    /// Larger objects are copied in parts of 1 MiB.
+    pub copy_in_one: u64,
     /// Of what is written.
     pub terms: Terms,
 }
@@ -49,6 +51,7 @@ impl Default for Options {
             multipart_above: 4 << 20,
             latency: Duration::ZERO,
             late: Duration::from_secs(120),
+            copy_in_one: u64::MAX,
             terms: Terms::default(),
         }
     }
@@ -203,6 +206,8 @@ impl Rooms {
             multipart_above: options.multipart_above,
             part_bytes: 1 << 20,
             late: options.late,
+            copy_in_one: options.copy_in_one,
+            copy_part_bytes: 1 << 20,
             mount_uuid: journal.mount_uuid().to_owned(),
             ..ferryfs::upload::Options::default()
         };
