@@ -14,7 +14,7 @@ pub(super) fn is_owed(row: &InodeRow, snapshot: &Snapshot) -> bool {
     }
     match (&row.remote, row.kind) {
         (None, FileKind::Dir) => row.marker_wanted,
-        (None, FileKind::File | FileKind::Symlink) => true,
+        (None, _) => true,
         (Some(remote), _) => {
             let moved = key(row, snapshot).is_some_and(|key| key != remote.key.as_str());
             moved || row.attr_generation != row.remote_attr_generation

@@ -20,6 +20,7 @@ use crate::fuse::directory;
 use crate::fuse::init::{Negotiated, negotiate};
 use crate::fuse::opened::{reply_create, reply_open};
 use crate::fuse::requests::Requests;
+use crate::types::DeviceNo;
 use crate::vfs::{SetAttr, Vfs};
 
 /// What fuser calls.
@@ -109,12 +110,13 @@ impl Filesystem for Adapter {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _rdev: u32,
+        rdev: u32,
         reply: ReplyEntry,
     ) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
         self.requests.serve("mknod", async move {
-            answer::entry("mknod", parent, vfs.mknod(ino(parent), &name, mode, umask, caller).await, reply);
+            let made = vfs.mknod(ino(parent), &name, mode & !umask, DeviceNo(rdev), caller).await;
+            answer::entry("mknod", parent, made, reply);
         });
     }
 

@@ -27,6 +27,10 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
         FileKind::File => FileType::RegularFile,
         FileKind::Dir => FileType::Directory,
         FileKind::Symlink => FileType::Symlink,
+        FileKind::Fifo => FileType::NamedPipe,
+        FileKind::Socket => FileType::Socket,
+        FileKind::CharDevice(_) => FileType::CharDevice,
+        FileKind::BlockDevice(_) => FileType::BlockDevice,
     }
 }
 
@@ -46,7 +50,7 @@ pub(super) fn file_attr(stat: &Stat) -> FileAttr {
         nlink: stat.nlink,
         uid: stat.uid,
         gid: stat.gid,
-        rdev: 0,
+        rdev: stat.kind.device().unwrap_or_default().0,
         blksize: BLOCK_BYTES,
         flags: 0,
     }

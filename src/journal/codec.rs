@@ -3,7 +3,7 @@
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use super::{AnnouncementState, AttemptKind, Content, Counter, Hold, RecordOutcome, TargetKind};
-use crate::types::{BackingNo, Crc64, ETag, FileKind, Ino, Key, TargetId, TimeNs};
+use crate::types::{BackingNo, Crc64, DeviceNo, ETag, FileKind, Ino, Key, TargetId, TimeNs};
 
 /// A 64-bit unsigned number, stored as the signed one with the same bits (J3).
 pub(super) struct Bits(pub(super) u64);
@@ -81,7 +81,42 @@ macro_rules! as_number {
     };
 }
 
-as_number!(FileKind { File = 1, Dir = 2, Symlink = 3 });
+/// The kind in the lowest byte; which device, if it is one, above.
+impl ToSql for FileKind {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let kind: i64 = match self {
+            FileKind::File => 1,
+            FileKind::Dir => 2,
+            FileKind::Symlink => 3,
+            FileKind::Fifo => 4,
+            FileKind::Socket => 5,
+            FileKind::CharDevice(_) => 6,
+            FileKind::BlockDevice(_) => 7,
+        };
+        let device = self.device().unwrap_or_default();
+        Ok(ToSqlOutput::from(kind | i64::from(device.0) << 8))
+    }
+}
+
+impl FromSql for FileKind {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let number = value.as_i64()?;
+        let unknown = || FromSqlError::OutOfRange(number);
+        let device = DeviceNo(u32::try_from(number >> 8).map_err(|_| unknown())?);
+        let kind = match number & 0xff {
+            1 => FileKind::File,
+            2 => FileKind::Dir,
+            3 => FileKind::Symlink,
+            4 => FileKind::Fifo,
+            5 => FileKind::Socket,
+            6 => FileKind::CharDevice(device),
+            7 => FileKind::BlockDevice(device),
+            _ => return Err(unknown()),
+        };
+        if kind.device().is_none() && device != DeviceNo::default() { Err(unknown()) } else { Ok(kind) }
+    }
+}
+
 as_number!(TargetKind { Mapping = 1, Sync = 2, Record = 3 });
 as_number!(Content { Absent = 1, Clean = 2, Open = 3, Flushed = 4, Closed = 5, Torn = 6 });
 as_number!(Hold { Crash = 1, Power = 2, KilledWriter = 3, DiskFull = 4 });

@@ -29,7 +29,7 @@ pub struct TargetRow {
 /// State of an inode's local content (C2 to C7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Content {
-    /// No local content: the bucket has it (or the inode is a directory or a symlink).
+    /// No local content: the bucket has it (or the inode is of a kind that has none).
     Absent,
     /// The backing file, in the cache directory, equals the remote version.
     Clean,

@@ -104,22 +104,24 @@ impl Tree {
 
     /// Puts an inode under a name; its row's place must say so already.
     pub(crate) fn attach(&mut self, parent: Ino, name: &str, ino: Ino, now: TimeNs) {
+        let is_dir = self.get(ino).is_some_and(Inode::is_dir);
         if let Some(dir) = self.inodes.get_mut(&parent) {
             dir.row.ctime = now;
             dir.row.attrs.mtime = now;
             if let Some(state) = dir.dir.as_mut() {
-                state.children.insert(name.to_owned(), ino);
+                state.put(name, ino, is_dir);
             }
         }
     }
 
     /// Takes a name out of a directory.
     pub(crate) fn detach(&mut self, parent: Ino, name: &str, now: TimeNs) {
+        let is_dir = self.child(parent, name).and_then(|ino| self.get(ino)).is_some_and(Inode::is_dir);
         if let Some(dir) = self.inodes.get_mut(&parent) {
             dir.row.ctime = now;
             dir.row.attrs.mtime = now;
             if let Some(state) = dir.dir.as_mut() {
-                state.children.remove(name);
+                state.take(name, is_dir);
             }
         }
     }
@@ -130,7 +132,7 @@ impl Tree {
             return None;
         }
         let inode = self.inodes.get_mut(&dir)?;
-        let empty = inode.dir.as_ref().is_some_and(|state| state.children.is_empty());
+        let empty = inode.dir.as_ref().is_some_and(|state| state.children().is_empty());
         if !empty || !inode.row.linked || inode.row.marker_wanted || inode.row.remote.is_some() {
             return None;
         }

@@ -1,12 +1,13 @@
 //! Attributes in object headers, in the form of cosfs and s3fs (N3, PROTOCOL section 13).
 //!
 //! `mode` is decimal with the type bits, `uid` and `gid` decimal, `mtime` whole seconds (cosfs reads
-//! a fraction as 1970), the nanoseconds apart in `mtime-nsec`.
+//! a fraction as 1970), the nanoseconds apart in `mtime-nsec`. Which device a device is: `rdev`, decimal,
+//! as geesefs writes it; cosfs and s3fs keep the type of devices but not which one.
 
 use std::collections::BTreeMap;
 
 use crate::store::{ObjectHeaders, ObjectMeta};
-use crate::types::{Attrs, FileKind, TimeNs};
+use crate::types::{Attrs, DeviceNo, FileKind, TimeNs};
 
 use super::mapping::Defaults;
 
@@ -14,6 +15,8 @@ use super::mapping::Defaults;
 pub const FERRY_HEADER: &str = "ferry";
 /// Metadata name of the hex MD5 of the whole content.
 pub const MD5_HEADER: &str = "md5";
+/// Metadata name of the number of a device.
+const DEVICE_HEADER: &str = "rdev";
 /// Content-Type of directory markers (s3fs and cosfs).
 const DIRECTORY_TYPE: &str = "application/x-directory";
 const FILE_TYPE: &str = "application/octet-stream";
@@ -33,6 +36,9 @@ pub fn headers_for(kind: FileKind, attrs: &Attrs, ferry: &str, kept: Option<&Obj
     set("mtime", attrs.mtime.sec().to_string());
     set("mtime-nsec", attrs.mtime.nsec().to_string());
     set(FERRY_HEADER, ferry.to_owned());
+    if let Some(device) = kind.device() {
+        set(DEVICE_HEADER, device.0.to_string());
+    }
     headers
 }
 
@@ -46,8 +52,11 @@ pub fn attributes_of(meta: &ObjectMeta, defaults: &Defaults) -> (FileKind, Attrs
     let kind = if marker {
         FileKind::Dir
     } else {
-        match mode.and_then(FileKind::from_mode) {
+        let device = number(DEVICE_HEADER).and_then(|device| u32::try_from(device).ok()).map(DeviceNo);
+        match mode.and_then(|mode| FileKind::from_mode(mode, device.unwrap_or_default())) {
             Some(FileKind::Symlink) => FileKind::Symlink,
+            // Content that somebody stored under such a mode must stay within reach.
+            Some(kind) if kind.is_special() && meta.size == 0 => kind,
             _ => FileKind::File,
         }
     };
@@ -104,7 +113,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let attrs = Attrs { mode: 0o4751, uid: 1000, gid: 100, mtime: TimeNs::new(1_700_000_000, 123_456_789) };
-        for kind in [FileKind::File, FileKind::Symlink] {
+        let device = DeviceNo(0x0012_3405);
+        for kind in [
+            FileKind::File,
+            FileKind::Symlink,
+            FileKind::Fifo,
+            FileKind::Socket,
+            FileKind::CharDevice(device),
+            FileKind::BlockDevice(device),
+        ] {
             let headers = headers_for(kind, &attrs, "m.1.2", None);
             let mut object = meta("a", &[]);
             object.headers = headers;
@@ -122,6 +139,11 @@ mod tests {
         assert_eq!(attrs.mtime, TimeNs::new(1_700_000_000, 500_000_000));
         let (_, attrs) = attributes_of(&meta("a", &[("mode", "0100600"), ("mtime", "rubbish")]), &DEFAULTS);
         assert_eq!((attrs.mode, attrs.mtime), (0o600, TimeNs::new(5, 0)));
+        // A device as s3fs stores it; and what can be none, because it has content.
+        let mut device = meta("a", &[("mode", "8612")]);
+        assert_eq!(attributes_of(&device, &DEFAULTS).0, FileKind::CharDevice(DeviceNo(0)));
+        device.size = 1;
+        assert_eq!(attributes_of(&device, &DEFAULTS).0, FileKind::File);
         let (kind, attrs) = attributes_of(&meta("d/", &[]), &DEFAULTS);
         assert_eq!((kind, attrs.mode, attrs.uid), (FileKind::Dir, 0o750, 7));
     }

@@ -100,6 +100,7 @@ impl Tree {
         row.remote_generation = row.generation;
         self.inodes.insert(new, Inode::new(row));
         self.set_remote(new, Some(remote));
+        self.detach(parent, &name, ctime);
         self.attach(parent, &name, new, ctime);
         if moves {
             self.persist(new, ops);

@@ -9,12 +9,39 @@ use crate::types::{FileKind, Ino, TimeNs};
 /// What is known of a directory's entries.
 #[derive(Clone, Debug, Default)]
 pub struct DirState {
-    /// Name to inode.
-    pub children: BTreeMap<String, Ino>,
+    /// Name to inode; changed by [`DirState::put`] and [`DirState::take`] only.
+    children: BTreeMap<String, Ino>,
+    /// How many of them are directories: stat(2) must not count a million entries.
+    dirs: u32,
     /// Monotonic time at which the last complete listing began; `None`: never listed.
     pub listed: Option<Duration>,
     /// The last listing took more than one page.
     pub large: bool,
+}
+
+impl DirState {
+    /// Name to inode.
+    pub fn children(&self) -> &BTreeMap<String, Ino> {
+        &self.children
+    }
+
+    /// How many of the entries are directories.
+    pub fn dirs(&self) -> u32 {
+        self.dirs
+    }
+
+    /// Enters an inode under a name that is free here.
+    pub(super) fn put(&mut self, name: &str, ino: Ino, is_dir: bool) {
+        self.children.insert(name.to_owned(), ino);
+        self.dirs += u32::from(is_dir);
+    }
+
+    /// Takes a name out; `is_dir`: of what it means.
+    pub(super) fn take(&mut self, name: &str, is_dir: bool) {
+        if self.children.remove(name).is_some() {
+            self.dirs = self.dirs.saturating_sub(u32::from(is_dir));
+        }
+    }
 }
 
 /// An inode in memory: its row and what no row holds.
@@ -72,7 +99,7 @@ impl Inode {
         }
         match (&self.row.remote, self.row.kind) {
             (None, FileKind::Dir) => self.row.marker_wanted,
-            (None, FileKind::File | FileKind::Symlink) => true,
+            (None, _) => true,
             (Some(remote), _) => {
                 remote.key.as_str() != key || self.row.attr_generation != self.row.remote_attr_generation
             }

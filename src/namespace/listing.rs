@@ -88,7 +88,7 @@ impl Namespace {
         self.read(|tree| {
             let dir = tree.get(parent).ok_or(Error::NotFound)?;
             let state = dir.dir.as_ref().ok_or(Error::NotDirectory)?;
-            let child = state.children.get(name).copied();
+            let child = state.children().get(name).copied();
             if let Some(inode) = child.and_then(|ino| tree.get(ino)) {
                 if fresh(inode.checked) || fresh(inode.settled) || tree.is_top(inode.ino()) || inode.attempting {
                     return Ok(Need::Answer(Lookup::Found(inode.ino())));

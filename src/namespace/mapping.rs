@@ -23,7 +23,9 @@ impl Defaults {
     /// The attributes of an object of which only the kind and the store's time are known.
     pub fn attrs(&self, kind: FileKind, mtime: TimeNs) -> Attrs {
         let mode = match kind {
-            FileKind::File => self.file_mode,
+            FileKind::File | FileKind::Fifo | FileKind::Socket | FileKind::CharDevice(_) | FileKind::BlockDevice(_) => {
+                self.file_mode
+            }
             FileKind::Dir => self.dir_mode,
             FileKind::Symlink => 0o777,
         };

@@ -282,8 +282,9 @@ impl Tree {
 
     /// A name that was in the bucket all along: the directory's times stay.
     fn enter(&mut self, dir: Ino, name: &str, ino: Ino) {
+        let is_dir = self.get(ino).is_some_and(Inode::is_dir);
         if let Some(state) = self.get_mut(dir).and_then(|inode| inode.dir.as_mut()) {
-            state.children.insert(name.to_owned(), ino);
+            state.put(name, ino, is_dir);
         }
     }
 
@@ -306,9 +307,9 @@ impl Tree {
             let (parent, name) = (inode.row.parent, inode.row.name.clone());
             inode.row.linked = false;
             inode.row.ctime = now;
-            let persisted = inode.persisted;
+            let (persisted, is_dir) = (inode.persisted, inode.is_dir());
             if let Some(state) = self.get_mut(parent).and_then(|inode| inode.dir.as_mut()) {
-                state.children.remove(&name);
+                state.take(&name, is_dir);
             }
             let unused = self.get(below).is_some_and(Inode::is_unused);
             let trash = if unused { self.reap(below, ops) } else { None };

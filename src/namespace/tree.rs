@@ -118,17 +118,15 @@ impl Tree {
     }
 
     fn link_children(&mut self) {
-        let links: Vec<(Ino, String, Ino)> = self
+        let links: Vec<(Ino, String, Ino, bool)> = self
             .inodes
             .values()
             .filter(|inode| inode.row.linked && inode.ino() != Ino::ROOT)
-            .map(|inode| (inode.row.parent, inode.row.name.clone(), inode.ino()))
+            .map(|inode| (inode.row.parent, inode.row.name.clone(), inode.ino(), inode.is_dir()))
             .collect();
-        for (parent, name, ino) in links {
+        for (parent, name, ino, is_dir) in links {
             match self.inodes.get_mut(&parent).and_then(|inode| inode.dir.as_mut()) {
-                Some(dir) => {
-                    dir.children.insert(name, ino);
-                }
+                Some(dir) => dir.put(&name, ino, is_dir),
                 None => tracing::error!(%ino, %parent, name, "the journal has an inode without its directory"),
             }
         }
@@ -231,12 +229,12 @@ impl Tree {
 
     /// A name in a directory.
     pub fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
-        self.get(parent)?.dir.as_ref()?.children.get(name).copied()
+        self.get(parent)?.dir.as_ref()?.children().get(name).copied()
     }
 
     /// The entries of a directory that are known here.
     pub fn children(&self, dir: Ino) -> Option<&BTreeMap<String, Ino>> {
-        Some(&self.get(dir)?.dir.as_ref()?.children)
+        Some(self.get(dir)?.dir.as_ref()?.children())
     }
 
     /// Inodes whose remote version lives at this key.

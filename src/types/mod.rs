@@ -10,7 +10,7 @@
 mod attrs;
 mod size;
 
-pub use attrs::{Attrs, FileKind};
+pub use attrs::{Attrs, DeviceNo, FileKind};
 pub use size::ByteSize;
 
 use std::fmt;

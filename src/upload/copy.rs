@@ -87,7 +87,7 @@ impl Uploader {
         self.abort_copies(job).await?;
         let content = self.inner.namespace.read(|tree| tree.get(job.ino).map(|inode| inode.row.content));
         match content {
-            Some(Content::Absent) if job.kind != FileKind::Symlink => {}
+            Some(Content::Absent) if matches!(job.kind, FileKind::File | FileKind::Dir) => {}
             Some(Content::Absent | Content::Clean) => return self.send_instead(job).await,
             // Opened for writing meanwhile: what the program closes goes up, whatever stood there.
             Some(Content::Open | Content::Flushed | Content::Closed | Content::Torn) | None => {

@@ -35,7 +35,7 @@ pub(super) struct Job {
 /// Content that can be sent.
 #[derive(Clone, Debug)]
 pub(super) enum Body {
-    /// Known whole: a marker, the target of a link.
+    /// Known whole: a marker, the target of a link, the nothing of a special file.
     Bytes(String),
     /// A backing file with its final mark.
     File { backing: BackingNo, mark: Mark },
@@ -138,13 +138,13 @@ fn wanted_step(inode: &Inode, key: &Key) -> Option<Wanted> {
             };
             wanted.then(|| Wanted::Send(Body::Bytes(String::new())))
         }
-        FileKind::Symlink => match &row.remote {
-            Some(remote) if !moved && !attrs_differ => {
-                debug_assert_eq!(remote.key, *key);
-                None
+        FileKind::Symlink | FileKind::Fifo | FileKind::Socket | FileKind::CharDevice(_) | FileKind::BlockDevice(_) => {
+            if row.remote.is_some() && !moved && !attrs_differ {
+                return None;
             }
-            _ => Some(Wanted::Send(Body::Bytes(row.symlink.clone()?))),
-        },
+            let body = if row.kind.is_special() { String::new() } else { row.symlink.clone()? };
+            Some(Wanted::Send(Body::Bytes(body)))
+        }
         FileKind::File => match row.content {
             // R3: what is open, torn or held keeps its old key until a program has closed it.
             Content::Open | Content::Flushed | Content::Torn => None,

@@ -50,7 +50,8 @@ fn judge(tree: &Tree, target: TargetId, key: &Key) -> Removal {
                 && (inode.is_dirty()
                     || inode.row.remote.is_some()
                     || inode.row.marker_wanted
-                    || inode.row.symlink.is_some())
+                    || inode.row.symlink.is_some()
+                    || inode.row.kind.is_special())
         })
     });
     if let Some(ino) = replacing {

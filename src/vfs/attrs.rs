@@ -35,7 +35,8 @@ impl Vfs {
         if let Some(file) = self.inner.live.get(ino) {
             let live = disk::fstat(&file)?;
             stat.size = live.size;
-            stat.blocks = live.blocks;
+            // The disk's own count has holes left out, and a block for our extended attributes in.
+            stat.blocks = live.blocks.min(blocks(live.size));
             stat.mtime = live.mtime;
             stat.ctime = stat.ctime.max(live.ctime);
             stat.ttl = stat.ttl.min(LIVE_TTL);
@@ -99,7 +100,7 @@ impl Vfs {
                 attrs.gid = gid;
             }
             let chowned = change.uid.is_some() || change.gid.is_some();
-            if inode.row.kind == FileKind::File && (strip || chowned) {
+            if inode.row.kind != FileKind::Dir && (strip || chowned) {
                 attrs.mode = without_privileges(attrs.mode);
             }
             if let Some(mode) = change.mode {
@@ -167,8 +168,8 @@ impl Vfs {
     async fn truncate(&self, ino: Ino, size: u64, state: &mut Locked) -> Result<()> {
         match self.with_inode(ino, |inode| inode.row.kind)? {
             FileKind::Dir => return Err(Error::IsDirectory),
-            FileKind::Symlink => return Err(Error::Invalid),
             FileKind::File => {}
+            _ => return Err(Error::Invalid),
         }
         if size > i64::MAX as u64 {
             return Err(Error::TooLarge);
@@ -212,12 +213,21 @@ fn nothing_set(change: &SetAttr) -> bool {
         && change.mtime.is_none()
 }
 
+/// Blocks of 512 bytes that so many bytes take, in pages as a local disk counts.
+fn blocks(size: u64) -> u64 {
+    size.div_ceil(4096).saturating_mul(8)
+}
+
 fn stat_of(inode: &Inode, attr_ttl: Duration) -> Stat {
     let row = &inode.row;
     let nlink = match (row.linked, row.kind) {
         (false, _) => 0,
-        (true, FileKind::Dir) => 2,
-        (true, FileKind::File | FileKind::Symlink) => 1,
+        (true, FileKind::Dir) => match &inode.dir {
+            Some(state) if state.listed.is_some() => 2 + state.dirs(),
+            // As other filesystems say that they do not count: find(1) then counts on nothing.
+            _ => 1,
+        },
+        (true, _) => 1,
     };
     Stat {
         ino: row.ino,
@@ -227,7 +237,7 @@ fn stat_of(inode: &Inode, attr_ttl: Duration) -> Stat {
         uid: row.attrs.uid,
         gid: row.attrs.gid,
         size: row.size,
-        blocks: row.size.div_ceil(512),
+        blocks: if row.kind == FileKind::File { blocks(row.size) } else { 0 },
         atime: inode.atime.unwrap_or(row.attrs.mtime),
         mtime: row.attrs.mtime,
         ctime: row.ctime,

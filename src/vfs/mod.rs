@@ -49,7 +49,7 @@ use crate::download::Downloader;
 use crate::journal::Content;
 use crate::namespace::{Inode, Namespace, Replaced};
 use crate::task::{Guardian, Shutdown};
-use crate::types::Ino;
+use crate::types::{DeviceNo, FileKind, Ino};
 use crate::upload::Uploader;
 
 /// When close(2) returns (P1).
@@ -258,9 +258,15 @@ impl Vfs {
         self.with_inode(ino, |inode| inode.row.symlink.clone().map(Bytes::from))?.ok_or(Error::Invalid)
     }
 
-    /// mknod(2); `mode` has the type bits.
-    pub async fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, umask: u32, caller: Caller) -> Result<Entry> {
-        self.do_mknod(parent, name, mode & !umask, caller).await
+    /// mknod(2); `mode` has the type bits, less the umask; `device` counts for devices.
+    pub async fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, device: DeviceNo, caller: Caller) -> Result<Entry> {
+        // No type means a regular file.
+        let kind = if mode & libc::S_IFMT == 0 { Some(FileKind::File) } else { FileKind::from_mode(mode, device) };
+        match kind.ok_or(Error::Invalid)? {
+            FileKind::File => self.do_mknod(parent, name, mode, caller).await,
+            kind if kind.is_special() => self.make_special(parent, name, kind, mode, caller).await,
+            _ => Err(Error::NotPermitted),
+        }
     }
 
     /// mkdir(2).

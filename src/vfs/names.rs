@@ -48,15 +48,35 @@ impl Vfs {
 
     pub(super) async fn do_mknod(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
         let name = text(name)?;
-        if FileKind::from_mode(mode) != Some(FileKind::File) && mode & 0o170_000 != 0 {
-            return Err(Error::NotPermitted);
-        }
         self.absent(parent, name).await?;
         self.make_room(0).await?;
         let (ino, _, commit) = self.make_file((parent, name), mode, caller, Content::Closed, Durability::Buffered)?;
         commit.durable().await?;
         self.inner.uploader.changed(ino);
         self.sync_soon(ino);
+        self.entry(ino)
+    }
+
+    /// A pipe, socket or device: a name, attributes, and an empty object.
+    pub(super) async fn make_special(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        kind: FileKind,
+        mode: u32,
+        caller: Caller,
+    ) -> Result<Entry> {
+        let name = text(name)?;
+        self.absent(parent, name).await?;
+        let wall = self.inner.namespace.clock().now();
+        let (made, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            let gid = inherited_gid(tree.get(parent), caller);
+            let attrs = Attrs { mode: mode & 0o7777, uid: caller.uid, gid, mtime: wall };
+            tree.make((parent, name), kind, attrs, wall, ops, |inode| inode.lookups = 1)
+        });
+        let ino = made?;
+        commit.durable().await?;
+        self.inner.uploader.changed(ino);
         self.entry(ino)
     }
 

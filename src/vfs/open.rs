@@ -27,8 +27,9 @@ impl Vfs {
         let kind = self.with_inode(ino, |inode| inode.row.kind)?;
         match kind {
             FileKind::Dir => return Err(Error::IsDirectory),
-            FileKind::Symlink => return Err(Error::Invalid),
             FileKind::File => {}
+            // Links are followed by the kernel, and special files opened by it.
+            _ => return Err(Error::Invalid),
         }
         let write = may_write(flags);
         if write {

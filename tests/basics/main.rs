@@ -6,6 +6,7 @@ mod harness;
 
 mod content;
 mod handles;
+mod kinds;
 mod names;
 mod others;
 
