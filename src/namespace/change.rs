@@ -226,11 +226,62 @@ impl Tree {
         Ok(Renamed { ino, replaced, marker })
     }
 
+    /// Lets two names change places. Both directories keep as many entries as they had.
+    ///
+    /// # Errors
+    /// As [`Tree::check_exchange`].
+    pub fn exchange(&mut self, one: (Ino, &str), other: (Ino, &str), now: TimeNs, ops: &mut Vec<Op>) -> Result<()> {
+        let (first, second) = self.check_exchange(one, other)?;
+        if first == second {
+            return Ok(());
+        }
+        self.detach(one.0, one.1, now);
+        self.detach(other.0, other.1, now);
+        for (ino, to) in [(first, other), (second, one)] {
+            let inode = self.inodes.get_mut(&ino).ok_or(Error::NotFound)?;
+            inode.row.parent = to.0;
+            inode.row.name = to.1.to_owned();
+            inode.row.ctime = now;
+            self.attach(to.0, to.1, ino, now);
+        }
+        self.persist(first, ops);
+        self.persist(second, ops);
+        Ok(())
+    }
+
+    /// Whether two names may change places: both exist, neither lies in the other, each may stand where
+    /// the other does, one mapping. Gives the two inodes.
+    ///
+    /// # Errors
+    /// Says which rule it breaks.
+    pub fn check_exchange(&self, one: (Ino, &str), other: (Ino, &str)) -> Result<(Ino, Ino)> {
+        let first = self.check_move(one, other)?;
+        let second = self.check_move(other, one)?;
+        Ok((first, second))
+    }
+
     /// Whether a rename may be: both names, kinds, no loop, one mapping.
     ///
     /// # Errors
     /// Says which rule it breaks.
     pub fn check_rename(&self, from: (Ino, &str), to: (Ino, &str)) -> Result<Ino> {
+        let ino = self.check_move(from, to)?;
+        let inode = self.get(ino).ok_or(Error::NotFound)?;
+        if let Some(existing) = self.child(to.0, to.1).and_then(|existing| self.get(existing)) {
+            match (inode.is_dir(), existing.is_dir()) {
+                (true, false) => return Err(Error::NotDirectory),
+                (false, true) => return Err(Error::IsDirectory),
+                (true, true) if existing.ino() != ino && !self.is_empty(existing.ino()) => {
+                    return Err(Error::NotEmpty);
+                }
+                _ => {}
+            }
+        }
+        Ok(ino)
+    }
+
+    /// Whether what stands at `from` may stand at `to`, whatever stands there now.
+    fn check_move(&self, from: (Ino, &str), to: (Ino, &str)) -> Result<Ino> {
         let ino = self.child(from.0, from.1).ok_or(Error::NotFound)?;
         let inode = self.get(ino).ok_or(Error::NotFound)?;
         if self.is_top(ino) {
@@ -247,16 +298,6 @@ impl Tree {
                 return Err(Error::Loop);
             }
             at = self.get(at).ok_or(Error::NotFound)?.row.parent;
-        }
-        if let Some(existing) = self.child(to.0, to.1).and_then(|existing| self.get(existing)) {
-            match (inode.is_dir(), existing.is_dir()) {
-                (true, false) => return Err(Error::NotDirectory),
-                (false, true) => return Err(Error::IsDirectory),
-                (true, true) if existing.ino() != ino && !self.is_empty(existing.ino()) => {
-                    return Err(Error::NotEmpty);
-                }
-                _ => {}
-            }
         }
         Ok(ino)
     }

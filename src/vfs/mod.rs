@@ -18,6 +18,7 @@ mod close;
 mod content;
 mod dirs;
 mod error;
+mod exchange;
 mod handles;
 mod held;
 mod io;

@@ -207,6 +207,9 @@ impl Vfs {
     }
 
     pub(super) async fn do_rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: u32) -> Result<()> {
+        if flags == libc::RENAME_EXCHANGE {
+            return self.do_exchange(from, to).await;
+        }
         if flags & !libc::RENAME_NOREPLACE != 0 {
             return Err(Error::Invalid);
         }

@@ -5,6 +5,7 @@
 mod harness;
 
 mod content;
+mod exchange;
 mod handles;
 mod kinds;
 mod names;

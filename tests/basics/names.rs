@@ -59,7 +59,7 @@ fn a_rename_moves_the_object_whether_it_was_there_yet_or_not() {
 }
 
 #[test]
-fn noreplace_and_exchange() {
+fn noreplace_replaces_nothing() {
     both(
         |_| {},
         |cloud, mount| {
@@ -71,8 +71,8 @@ fn noreplace_and_exchange() {
                 assert_eq!(rename("a", taken, RenameFlags::NOREPLACE), Err(rustix::io::Errno::EXIST), "{taken}");
             }
             rename("a", "c", RenameFlags::NOREPLACE).unwrap();
-            // Refused as filesystems refuse it that have no exchange: programs then do without.
-            assert_eq!(rename("b", "c", RenameFlags::EXCHANGE), Err(rustix::io::Errno::INVAL));
+            assert_eq!(rename("b", "none", RenameFlags::EXCHANGE), Err(rustix::io::Errno::NOENT));
+            assert_eq!(rename("b", "c", RenameFlags::WHITEOUT), Err(rustix::io::Errno::INVAL));
             mount.wait_all();
             assert_eq!(cloud.keys(), ["data/b", "data/c", "data/theirs"]);
             cloud.holds("data/theirs", b"theirs");
