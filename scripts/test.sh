@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything that CI runs: formatting, lints, documentation, all tests. Arguments go to the test
-# runner, as in `scripts/test.sh outbox`.
+# Everything that CI runs: formatting, lints, documentation, all tests, POSIX cases. Arguments go to
+# the test runner, as in `scripts/test.sh outbox`; with any the POSIX cases are left out.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -33,4 +33,7 @@ if cargo nextest --version >/dev/null 2>&1; then
     step cargo test --locked --doc
 else
     step cargo test --locked "$@"
+fi
+if [ $# = 0 ]; then
+    step scripts/pjdfstest.sh
 fi
