@@ -71,7 +71,8 @@ async fn run_with(script: &str, arguments: &[&OsStr]) -> String {
     text(&output.stdout)
 }
 
-/// What programs copied into a mount is, byte for byte, what the vendor's client finds in the bucket.
+/// What programs copied into a mount is, byte for byte, what the vendor's client finds in the bucket;
+/// and every announcement of it is signed and encoded as the vendor of OMS would have.
 #[test]
 fn a_thousand_delivered_files_are_equal_by_the_vendors_client() {
     let cloud = harness::Cloud::start();
@@ -95,6 +96,12 @@ fn a_thousand_delivered_files_are_equal_by_the_vendors_client() {
     ];
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     assert_eq!(runtime.block_on(run_with("delivered.py", &arguments)).trim(), "1000");
+
+    let arguments: [&OsStr; 3] = [port.as_ref(), harness::ACCESS_KEY.as_ref(), harness::ACCESS_SECRET.as_ref()];
+    let signed = runtime.block_on(run_with("oms_signatures.py", &arguments));
+    let (seen, announced) = (cloud.emulator().oms_requests(), cloud.announced());
+    assert!(seen.len() >= 100 && announced.len() >= 1000, "{} requests, {} keys", seen.len(), announced.len());
+    assert_eq!(signed.trim(), format!("{} {}", seen.len(), announced.len()), "requests and keys that were checked");
     mount.umount();
 }
 

@@ -2,12 +2,13 @@
 //! listens on loopback and holds nothing but test data.
 //!
 //! ```text
-//! GET    requests   every request in order            DELETE requests   forget all logs
-//! GET    stores     every object version stored
-//! GET    oms        every key announced
-//! GET    faults     those still to come               DELETE faults     forget them
-//! POST   faults     one, or an array of them (`fault::Fault`)
-//! PUT    clock      {"offset_s": n}: sets the emulator's clock wrong
+//! GET    requests       every request in order            DELETE requests   forget all logs
+//! GET    stores         every object version stored
+//! GET    oms            every key announced
+//! GET    oms-requests   every OMS request as it arrived: headers, with the signature, and body
+//! GET    faults         those still to come               DELETE faults     forget them
+//! POST   faults         one, or an array of them (`fault::Fault`)
+//! PUT    clock          {"offset_s": n}: sets the emulator's clock wrong
 //! ```
 
 use std::sync::atomic::Ordering;
@@ -42,6 +43,7 @@ pub(super) async fn answer(state: &State, call: &Call, what: &str, body: Incomin
         (&Method::GET, "requests") => json(&state.log.requests()),
         (&Method::GET, "stores") => json(&state.log.stores()),
         (&Method::GET, "oms") => json(&state.log.oms_events()),
+        (&Method::GET, "oms-requests") => json(&state.log.oms_requests()),
         (&Method::GET, "faults") => json(&state.faults.list()),
         (&Method::DELETE, "requests") => {
             state.log.clear();
@@ -72,7 +74,7 @@ pub(super) async fn answer(state: &State, call: &Call, what: &str, body: Incomin
             }
             Err(error) => bad(&format!("this is no clock: {error}")),
         },
-        _ => Reply::text(404, "text/plain", "requests, stores, oms, faults, clock\n"),
+        _ => Reply::text(404, "text/plain", "requests, stores, oms, oms-requests, faults, clock\n"),
     }
 }
 

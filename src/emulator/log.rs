@@ -1,4 +1,4 @@
-//! Every request in order, every object version stored, every key announced.
+//! Every request in order, every object version stored, every key announced, every announcement as sent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use super::wire::Call;
 
 /// Entries of each kind that are kept: some 100 MB at worst. Older ones are forgotten.
 const MOST_ENTRIES: usize = 200_000;
+/// OMS requests of which everything is kept: some 2 KB each with ten keys of usual length.
+const MOST_OMS_REQUESTS: usize = 20_000;
 
 /// One request. `status` is 0 while it is unanswered and if the connection was cut instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,6 +84,21 @@ pub struct OmsEvent {
     pub project: String,
     /// Of the URL.
     pub task: String,
+}
+
+/// One OMS request as it arrived, whatever came of it: for others to check its signature and body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OmsRequest {
+    /// `seq` of the request.
+    pub request: u64,
+    /// `POST`...
+    pub method: String,
+    /// `http://host/path[?query]`, path and query as sent.
+    pub url: String,
+    /// (lower-case name, value) in order of arrival, with `Authorization`.
+    pub headers: Vec<(String, String)>,
+    /// As sent; bytes that are not UTF-8 are replaced.
+    pub body: String,
 }
 
 /// A request being answered; counts itself.
@@ -157,6 +174,7 @@ struct Inner {
     requests: VecDeque<Arc<Entry>>,
     stores: VecDeque<StoreRecord>,
     oms: VecDeque<OmsEvent>,
+    oms_requests: VecDeque<OmsRequest>,
 }
 
 impl Log {
@@ -181,19 +199,23 @@ impl Log {
             fault: OnceLock::new(),
             oms_keys: OnceLock::new(),
         });
-        push(&mut inner.requests, entry.clone());
+        push(&mut inner.requests, entry.clone(), MOST_ENTRIES);
         entry
     }
 
     pub(super) fn stored(&self, record: StoreRecord) {
-        push(&mut self.lock().stores, record);
+        push(&mut self.lock().stores, record, MOST_ENTRIES);
     }
 
     pub(super) fn oms(&self, events: Vec<OmsEvent>) {
         let mut inner = self.lock();
         for event in events {
-            push(&mut inner.oms, event);
+            push(&mut inner.oms, event, MOST_ENTRIES);
         }
+    }
+
+    pub(super) fn oms_request(&self, request: OmsRequest) {
+        push(&mut self.lock().oms_requests, request, MOST_OMS_REQUESTS);
     }
 
     pub(super) fn requests(&self) -> Vec<RequestRecord> {
@@ -209,17 +231,22 @@ impl Log {
         self.lock().oms.iter().cloned().collect()
     }
 
+    pub(super) fn oms_requests(&self) -> Vec<OmsRequest> {
+        self.lock().oms_requests.iter().cloned().collect()
+    }
+
     /// Forgets what was logged; numbers go on.
     pub(super) fn clear(&self) {
         let mut inner = self.lock();
         inner.requests.clear();
         inner.stores.clear();
         inner.oms.clear();
+        inner.oms_requests.clear();
     }
 }
 
-fn push<T>(queue: &mut VecDeque<T>, item: T) {
-    if queue.len() == MOST_ENTRIES {
+fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
+    if queue.len() == most {
         queue.pop_front();
     }
     queue.push_back(item);

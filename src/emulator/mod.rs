@@ -61,6 +61,7 @@ pub use fault::Fault;
 pub use fault::Match;
 pub use fault::Side;
 pub use log::OmsEvent;
+pub use log::OmsRequest;
 pub use log::RequestRecord;
 pub use log::StoreRecord;
 
@@ -261,6 +262,11 @@ impl Emulator {
     /// Every key of every accepted OMS request, in order.
     pub fn oms_events(&self) -> Vec<OmsEvent> {
         self.state.log.oms_events()
+    }
+
+    /// Every OMS request as it arrived, refused ones too, in order.
+    pub fn oms_requests(&self) -> Vec<OmsRequest> {
+        self.state.log.oms_requests()
     }
 
     /// Forgets all of the above.

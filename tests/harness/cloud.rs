@@ -12,8 +12,8 @@ use super::{BUCKET, LOGS};
 /// The store's key pair.
 pub const SECRET_ID: &str = "AKIDFAKE000000TEST";
 pub const SECRET_KEY: &str = "FakeStoreSecretForTestsOnly";
-pub(super) const ACCESS_KEY: &str = "FAKEHWAK00000000TEST";
-const ACCESS_SECRET: &str = "FakeHuaweiSecretKeyForTestsOnly000000000";
+pub const ACCESS_KEY: &str = "FAKEHWAK00000000TEST";
+pub const ACCESS_SECRET: &str = "FakeHuaweiSecretKeyForTestsOnly000000000";
 
 /// The emulator, on threads of its own.
 pub struct Cloud {

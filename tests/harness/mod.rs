@@ -19,7 +19,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use cloud::{Cloud, SECRET_ID, SECRET_KEY};
+pub use cloud::{ACCESS_KEY, ACCESS_SECRET, Cloud, SECRET_ID, SECRET_KEY};
 pub use mount::{Mount, Options, shown};
 
 /// Where mappings lie.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::encoding::decode_form;
 use super::exchange::Exchange;
 use super::log::OmsEvent;
+use super::log::OmsRequest;
 use super::reply::Refusal;
 use super::reply::Reply;
 use super::reply::Stop;
@@ -44,8 +45,22 @@ pub(super) async fn read(exchange: &mut Exchange) -> Result<Vec<String>, Stop> {
     let keys = parsed.map_or_else(|_| Vec::new(), |body| body.object_keys);
     let decoded: Vec<_> = keys.iter().filter_map(|key| decode_form(key)).collect();
     exchange.entry.announced(decoded.clone());
+    exchange.state.log.oms_request(as_arrived(exchange, &text));
     exchange.preread = Some(text);
     Ok(decoded)
+}
+
+fn as_arrived(exchange: &Exchange, body: &[u8]) -> OmsRequest {
+    let call = &exchange.call;
+    let query = if call.raw_query.is_empty() { String::new() } else { format!("?{}", call.raw_query) };
+    let value = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    OmsRequest {
+        request: exchange.entry.seq(),
+        method: call.method.to_string(),
+        url: format!("http://{}{}{query}", call.host, call.raw_path),
+        headers: call.headers.iter().map(|(name, held)| (name.to_string(), value(held.as_bytes()))).collect(),
+        body: value(body),
+    }
 }
 
 /// Works on one request.
