@@ -31,6 +31,7 @@ use tokio::runtime::Runtime;
 
 use crate::config::{Config, Passthrough};
 use crate::control;
+use crate::control::Pending;
 use crate::disk;
 use crate::failpoint;
 use crate::fuse::{self, MountOptions, Mounted};
@@ -91,7 +92,7 @@ fn serve(config: &Config, dir: &Path, ready: Box<dyn FnOnce() + Send>, runtime: 
     ready();
     notify.ready();
     let result = runtime.block_on(until_stopped(&daemon, &mounted, &stop, &notify, &mut signals));
-    notify.stopping();
+    notify.stopping(&ended_text(&daemon.pending_all(), &result));
     runtime.block_on(async {
         control_end.trigger();
         let served = tokio::time::timeout(STOP_LIMIT, control).await;
@@ -228,6 +229,18 @@ async fn unmount(mounted: &Mounted) -> Result<(), Error> {
 }
 
 fn give_up(mounted: &Mounted, reason: String) -> Result<(), Error> {
+/// What the service manager shows of a daemon that has ended.
+fn ended_text(left: &Pending, result: &Result<(), Error>) -> String {
+    match result {
+        Err(error) => error.to_string(),
+        Ok(()) if left.is_settled() => "everything is in the bucket and announced".to_owned(),
+        Ok(()) => format!(
+            "left for the next start: {} files to upload, {} copies, {} removals, {} announcements, {} records, {} held",
+            left.files, left.copies, left.removals, left.announcements, left.records, left.stuck_count
+        ),
+    }
+}
+
     tracing::error!(reason, "stopping: the mount cannot keep its promises any more");
     if let Err(error) = mounted.unmount(true) {
         tracing::error!(%error, "the mount could not be taken away");

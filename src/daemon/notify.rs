@@ -48,8 +48,10 @@ impl Notify {
         }
     }
 
-    pub(super) fn stopping(&self) {
-        self.tell(&[NotifyState::Stopping]);
+    /// What came of it.
+    pub(super) fn stopping(&self, text: &str) {
+        // One line, or it would be several assignments.
+        self.tell(&[NotifyState::Stopping, NotifyState::Status(&text.replace('\n', " "))]);
     }
 
     /// Progress of the drain; the manager waits `more` from now on before it kills.
