@@ -34,8 +34,17 @@ fn text(status: &Status) -> String {
         };
         row("mapping", format!("{} -> {}  {state}", shown(&mapping.path), shown(&mapping.url)));
         if let Some(sync) = &mapping.sync {
-            let state = sync.paused.as_ref().map_or("sending".to_owned(), |why| format!("PAUSED: {}", shown(why)));
+            let state = match (&sync.paused, &sync.error) {
+                (Some(why), _) => format!("PAUSED: {}", shown(why)),
+                (None, Some(why)) => format!("FAILING, tried again: {}", shown(why)),
+                (None, None) => "sending".to_owned(),
+            };
             row("sync", format!("{}  {state}", shown(&sync.url)));
+            if let Some(record) = &sync.record {
+                let state = sync.record_error.as_ref();
+                let state = state.map_or(String::new(), |why| format!("  FAILING, tried again: {}", shown(why)));
+                row("records", format!("{}{state}", shown(record)));
+            }
         }
     }
     row(
@@ -117,7 +126,12 @@ mod tests {
                 path: "/".into(),
                 url: "cos://a-1/".into(),
                 error: Some("no route".into()),
-                sync: Some(SyncStatus { paused: Some("HTTP 401".into()), ..Default::default() }),
+                sync: Some(SyncStatus {
+                    paused: Some("HTTP 401".into()),
+                    record: Some("cos://logs-1/".into()),
+                    record_error: Some("HTTP 403 AccessDenied".into()),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }],
             uploads_files: 1,
@@ -132,6 +146,7 @@ mod tests {
             "/mnt/demo: running, pid 7, up 0s\n",
             "OFFLINE: no route",
             "PAUSED: HTTP 401",
+            "cos://logs-1/  FAILING, tried again: HTTP 403 AccessDenied",
             "25% of 4 B  /big",
             "TORN         /report: its writer was killed",
             "2 announcements: see `ferryfs outbox list`",

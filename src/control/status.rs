@@ -97,6 +97,10 @@ pub struct SyncStatus {
     pub record: Option<String>,
     /// Why nothing is sent to it (O3: 401, 403, 404), if so.
     pub paused: Option<String>,
+    /// What the last failed announcement was answered, until the next success.
+    pub error: Option<String>,
+    /// What the last failed write of a record was answered, until the next success.
+    pub record_error: Option<String>,
 }
 
 /// An upload under way.

@@ -292,14 +292,15 @@ impl Daemon {
                 url: mapping.identity(),
                 online,
                 error: (!online).then(|| "the store does not answer; it is asked again every 2 s".to_owned()),
-                sync: mapping.sync.as_ref().map(|task| SyncStatus {
-                    url: task.url.to_string(),
-                    record: task.record.as_ref().map(crate::config::Record::identity),
-                    paused: outbox
-                        .targets
-                        .iter()
-                        .find(|target| sync.is_some_and(|sync| sync.0 == target.sync))
-                        .and_then(|target| target.paused.clone()),
+                sync: mapping.sync.as_ref().map(|task| {
+                    let target = outbox.targets.iter().find(|target| sync.is_some_and(|sync| sync.0 == target.sync));
+                    SyncStatus {
+                        url: task.url.to_string(),
+                        record: task.record.as_ref().map(crate::config::BucketPlace::identity),
+                        paused: target.and_then(|target| target.paused.clone()),
+                        error: target.and_then(|target| target.last_error.clone()),
+                        record_error: target.and_then(|target| target.record_error.clone()),
+                    }
                 }),
             })
             .collect()
