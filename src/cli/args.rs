@@ -65,6 +65,9 @@ pub(super) struct MountArgs {
     /// Ignore unknown options
     #[arg(long, hide = true)]
     pub(super) sloppy: bool,
+    /// What mount(8) shows as mounted, instead of the bucket
+    #[arg(long, hide = true, value_name = "SPEC")]
+    pub(super) source: Option<String>,
     /// DIR, or SPEC and DIR, where SPEC (without --config) is a bucket URL, a configuration file, or the name of one in
     /// /etc/ferryfs. DIR may be left out if the configuration says `[mount] dir`
     #[arg(value_name = "SPEC|DIR", num_args = 0..=2)]

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -33,6 +34,7 @@ pub(super) fn parent(words: &[OsString], config: &Config) -> Result<(), Failure>
     let failed = |error: io::Error| Failure::failed(format!("cannot start the daemon: {error}"));
     // Not by name: mount(8) may run us without PATH.
     let mut child = Command::new("/proc/self/exe")
+        .arg0("ferryfs")
         .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -59,15 +61,21 @@ pub(super) fn parent(words: &[OsString], config: &Config) -> Result<(), Failure>
     }
 }
 
-/// Runs the daemon as the child of [`parent`]: in a session of its own, in no directory that anybody
-/// might want to unmount, reporting on stdout.
+/// Runs the daemon as the child of [`parent`]: once mounted in a session of its own, in no directory
+/// that anybody might want to unmount, reporting on stdout.
 pub(super) fn child(run: impl FnOnce(Ready) -> Result<(), Failure>) -> Result<(), Failure> {
-    // Fails only for the leader of a process group, which is no reason not to mount.
-    if let Err(error) = rustix::process::setsid() {
-        eprintln!("ferryfs: cannot leave the terminal's session: {error}");
+    // As "exe" nobody would find it in a list of processes.
+    if let Err(error) = rustix::thread::set_name(c"ferryfs") {
+        eprintln!("ferryfs: cannot set the process's name: {error}");
     }
     let (told, is_told) = std::sync::mpsc::channel::<()>();
     let ready: Ready = Box::new(move || {
+        // IMPORTANT: not before the mount answers. On an autofs directory (x-systemd.automount) only the
+        // process group of who was asked to mount gets through; anybody else waits for the mount.
+        // Fails only for the leader of a process group, which is no reason not to serve.
+        if let Err(error) = rustix::process::setsid() {
+            tracing::warn!(%error, "cannot leave the terminal's session");
+        }
         if let Err(error) = std::env::set_current_dir("/") {
             tracing::warn!(%error, "cannot leave the working directory");
         }

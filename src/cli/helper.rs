@@ -21,6 +21,8 @@ const USAGE: &str = "usage: mount.ferryfs SPEC DIR [-sfnv] [-o options]";
 /// Mounts in the background, as mount(8) expects.
 pub(super) fn run(arguments: &[OsString], serve: Serve) -> Result<(), Failure> {
     let call = parse(arguments)?;
+    // `mount -a` finds what is mounted already by the source and the directory that fstab names.
+    let source = call.positional.first().map(|spec| spec.to_string_lossy().into_owned());
     let args = MountArgs {
         config: None,
         options: call.options,
@@ -28,6 +30,7 @@ pub(super) fn run(arguments: &[OsString], serve: Serve) -> Result<(), Failure> {
         debug: call.verbose,
         report: false,
         sloppy: call.sloppy,
+        source,
         positional: call.positional,
     };
     mount::run_as(args, call.fake, serve)

@@ -59,6 +59,9 @@ pub(super) fn run_as(args: MountArgs, fake: bool, serve: Serve) -> Result<(), Fa
     for options in &args.options {
         words.extend(["-o".into(), options.into()]);
     }
+    if let Some(source) = &args.source {
+        words.extend(["--source".into(), source.into()]);
+    }
     // After `--`, a directory that begins with `-` is still a directory.
     words.push("--".into());
     if config.file.is_none() {
@@ -71,7 +74,7 @@ pub(super) fn run_as(args: MountArgs, fake: bool, serve: Serve) -> Result<(), Fa
 /// The checked configuration and the canonical mount directory, free to be mounted on.
 fn prepare(args: &MountArgs) -> Result<(Config, PathBuf), Failure> {
     let options = Options::parse(&args.options, args.sloppy)?;
-    let (config, dir) = match (&args.config, args.positional.as_slice()) {
+    let (mut config, dir) = match (&args.config, args.positional.as_slice()) {
         (Some(file), rest @ ([] | [_])) => (Config::load_with(file, &options)?, rest.first()),
         (None, [spec]) => (load_spec(spec, &options)?, None),
         (None, [spec, dir]) => (load_spec(spec, &options)?, Some(dir)),
@@ -83,6 +86,7 @@ fn prepare(args: &MountArgs) -> Result<(Config, PathBuf), Failure> {
         None => return Err(Failure::refused("where to? name a directory, or set `dir` in [mount]")),
     };
     config.check_mount_dir(&dir)?;
+    config.source.clone_from(&args.source);
     clear_stale(&dir)?;
     let kind = std::fs::metadata(&dir);
     match kind {
@@ -101,8 +105,12 @@ fn load_spec(spec: &Path, options: &Options) -> Result<Config, Failure> {
         return Ok(Config::from_url(url, options)?);
     }
     let is_name = spec.components().count() == 1 && spec.extension().is_none();
-    if is_name && !spec.exists() {
-        let file = Path::new(CONFIG_DIR).join(spec).with_extension("toml");
+    // mount(8) makes a path of a name where a file or directory of that name happens to be: of `data`
+    // in fstab `/data`. No directory is a configuration.
+    let named =
+        if spec.is_dir() { spec.file_name().map(Path::new) } else { Some(spec).filter(|_| is_name && !spec.exists()) };
+    if let Some(name) = named {
+        let file = Path::new(CONFIG_DIR).join(name).with_extension("toml");
         return Ok(Config::load_with(&file, options)?);
     }
     Ok(Config::load_with(spec, options)?)

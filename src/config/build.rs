@@ -148,6 +148,7 @@ fn build(source: &Source<'_>, raw: RawConfig, name: String, file: Option<PathBuf
         state,
         write_back: write_back(source, &raw.write_back)?,
         mount: mount(source, &raw.mount)?,
+        source: None,
     })
 }
 

@@ -61,6 +61,8 @@ pub struct Config {
     pub write_back: WriteBack,
     /// How the mount looks to programs.
     pub mount: MountOptions,
+    /// What mount(8) and df(1) show as mounted, if whoever mounts names it; otherwise the bucket.
+    pub source: Option<String>,
 }
 
 /// A directory of the mount that is a prefix of a bucket.

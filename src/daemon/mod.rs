@@ -112,9 +112,10 @@ fn serve(config: &Config, dir: &Path, ready: Box<dyn FnOnce() + Send>, runtime: 
 }
 
 fn mount(config: &Config, dir: &Path, rooms: &Rooms, runtime: &Runtime) -> Result<Mounted, Error> {
-    let name = match config.mappings.as_slice() {
-        [one] => one.identity(),
-        _ => format!("ferryfs:{}", config.name),
+    let name = match (&config.source, config.mappings.as_slice()) {
+        (Some(source), _) => source.clone(),
+        (None, [one]) => one.place.identity(),
+        (None, _) => format!("ferryfs:{}", config.name),
     };
     let options = MountOptions {
         allow_other: config.mount.allow_other,
