@@ -10,7 +10,7 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
     let config = Config::load(file)?;
     let mut rows = Vec::new();
     for mapping in &config.mappings {
-        rows.push(vec!["mapping".to_owned(), shown(&mapping.path), shown(&mapping.identity())]);
+        rows.push(vec!["mapping".to_owned(), shown(&mapping.path), shown(&mapping.place.identity())]);
         if let Some(sync) = &mapping.sync {
             rows.push(vec!["sync".to_owned(), String::new(), sync.url.to_string()]);
             if let Some(record) = &sync.record {

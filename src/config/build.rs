@@ -19,7 +19,7 @@ use super::terms::terms;
 use super::values::{addressing, check_path, check_region, choice, directory, endpoint, is_word, number, path_value};
 use super::values::{region, required, size, time, told};
 use super::{
-    Cache, CloseMode, Config, FsyncMode, KilledWriter, Mapping, MountOptions, Passthrough, Record, State, Sync,
+    BucketPlace, Cache, CloseMode, Config, FsyncMode, KilledWriter, Mapping, MountOptions, Passthrough, State, Sync,
     WriteBack,
 };
 use crate::store::Addressing;
@@ -187,13 +187,15 @@ fn mapping(source: &Source<'_>, raw: &At<RawMapping>) -> Result<(Mapping, Mappin
     }
     let mut mapping = Mapping {
         path: path.value.clone(),
-        provider: address.provider,
-        bucket: address.bucket,
-        prefix: address.prefix,
-        region,
-        endpoint,
-        addressing,
-        credentials,
+        place: BucketPlace {
+            provider: address.provider,
+            bucket: address.bucket,
+            prefix: address.prefix,
+            region,
+            endpoint,
+            addressing,
+            credentials,
+        },
         storage_class: raw.storage_class.as_ref().map(|class| class.value.clone()),
         terms: terms(source, raw)?,
         sync: None,
@@ -201,12 +203,12 @@ fn mapping(source: &Source<'_>, raw: &At<RawMapping>) -> Result<(Mapping, Mappin
     let mut places = MappingPlaces { path: path.place.clone(), url: url.place.clone(), record: None };
     if let Some(raw_sync) = &raw.sync {
         places.record = raw_sync.value.record.as_ref().map(|record| record.place.clone());
-        mapping.sync = Some(sync(source, raw_sync, &mapping)?);
+        mapping.sync = Some(sync(source, raw_sync, &mapping.place)?);
     }
     Ok((mapping, places))
 }
 
-fn sync(source: &Source<'_>, raw: &At<RawSync>, mapping: &Mapping) -> Result<Sync> {
+fn sync(source: &Source<'_>, raw: &At<RawSync>, mapping: &BucketPlace) -> Result<Sync> {
     let At { value: raw, place } = raw;
     let url = required(source, raw.url.as_ref(), place, "url", "add the events URL of the sync task")?;
     let parsed = parse_sync_url(&url.value).map_err(|refusal| told(source, &url.place, refusal))?;
@@ -246,7 +248,7 @@ fn sync(source: &Source<'_>, raw: &At<RawSync>, mapping: &Mapping) -> Result<Syn
     })
 }
 
-fn record(source: &Source<'_>, raw: &RawSync, mapping: &Mapping) -> Result<Option<Record>> {
+fn record(source: &Source<'_>, raw: &RawSync, mapping: &BucketPlace) -> Result<Option<BucketPlace>> {
     let Some(url) = &raw.record else {
         let texts = [&raw.record_region, &raw.record_endpoint, &raw.record_addressing, &raw.record_credentials_file];
         let secrets = [&raw.record_secret_id, &raw.record_secret_key, &raw.record_token];
@@ -278,7 +280,7 @@ fn record(source: &Source<'_>, raw: &RawSync, mapping: &Mapping) -> Result<Optio
         environment: None,
     };
     let credentials: Credentials = secrets::resolve(source, &written)?.unwrap_or_else(|| mapping.credentials.clone());
-    Ok(Some(Record {
+    Ok(Some(BucketPlace {
         provider: address.provider,
         bucket: address.bucket,
         prefix: address.prefix,

@@ -70,20 +70,8 @@ pub struct Config {
 pub struct Mapping {
     /// `/`, or `/name`.
     pub path: String,
-    /// Which protocol.
-    pub provider: Provider,
-    /// Full name (COS: with the appid).
-    pub bucket: String,
-    /// Empty, or ends in `/`.
-    pub prefix: String,
-    /// As the provider spells it.
-    pub region: String,
-    /// `http(s)://host[:port]` without the bucket; `None`: from provider and region.
-    pub endpoint: Option<String>,
-    /// Where the bucket's name goes in a request.
-    pub addressing: Addressing,
-    /// Of the bucket.
-    pub credentials: Credentials,
+    /// Where its objects are.
+    pub place: BucketPlace,
     /// For objects written here; `None`: the bucket's standard.
     pub storage_class: Option<String>,
     /// ACL, encryption and tags of what is written here.
@@ -109,26 +97,26 @@ pub struct Sync {
     /// An announcement fails for good after being refused or unanswered this long while the target
     /// was reachable (default 24 h).
     pub give_up_after: Duration,
-    /// Where outcomes are recorded; `None`: nowhere.
-    pub record: Option<Record>,
+    /// Where outcomes are recorded (the log bucket); `None`: nowhere.
+    pub record: Option<BucketPlace>,
 }
 
-/// A log bucket.
+/// A prefix of a bucket, and how to get there.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub struct BucketPlace {
     /// Which protocol.
     pub provider: Provider,
-    /// Full name.
+    /// Full name (COS: with the appid).
     pub bucket: String,
     /// Empty, or ends in `/`.
     pub prefix: String,
     /// As the provider spells it.
     pub region: String,
-    /// As in [`Mapping`].
+    /// `http(s)://host[:port]` without the bucket; `None`: from provider and region.
     pub endpoint: Option<String>,
-    /// As in [`Mapping`].
+    /// Where the bucket's name goes in a request.
     pub addressing: Addressing,
-    /// Of the log bucket.
+    /// Of the bucket.
     pub credentials: Credentials,
 }
 
@@ -279,15 +267,25 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-impl Mapping {
+impl BucketPlace {
     /// `provider://bucket/prefix`: the target's identity in the journal (J4).
     pub fn identity(&self) -> String {
         format!("{}://{}/{}", self.provider, self.bucket, self.prefix)
     }
 
-    /// How to open the mapping's bucket.
+    /// How to open the bucket.
     pub fn store_options(&self) -> CosOptions {
-        store_options(&self.bucket, &self.region, self.endpoint.as_deref(), self.addressing, &self.credentials)
+        let credentials = self.credentials.for_store().into();
+        CosOptions {
+            endpoint: self.endpoint.clone(),
+            addressing: self.addressing,
+            ..CosOptions::new(&self.bucket, &self.region, credentials)
+        }
+    }
+
+    /// Whether two are the same bucket, whatever their prefixes, endpoints or spelling.
+    pub fn is_same_bucket(&self, other: &BucketPlace) -> bool {
+        self.provider == other.provider && self.bucket == other.bucket
     }
 }
 
@@ -299,29 +297,6 @@ impl Sync {
         options.encode_keys = self.encode_keys;
         options
     }
-}
-
-impl Record {
-    /// How to open the log bucket.
-    pub fn store_options(&self) -> CosOptions {
-        store_options(&self.bucket, &self.region, self.endpoint.as_deref(), self.addressing, &self.credentials)
-    }
-
-    /// `provider://bucket/prefix`: the target's identity in the journal (J4).
-    pub fn identity(&self) -> String {
-        format!("{}://{}/{}", self.provider, self.bucket, self.prefix)
-    }
-}
-
-fn store_options(
-    bucket: &str,
-    region: &str,
-    endpoint: Option<&str>,
-    addressing: Addressing,
-    credentials: &Credentials,
-) -> CosOptions {
-    let endpoint = endpoint.map(str::to_owned);
-    CosOptions { endpoint, addressing, ..CosOptions::new(bucket, region, credentials.for_store().into()) }
 }
 
 impl fmt::Display for Provider {

@@ -26,11 +26,11 @@ pub(super) fn mappings(source: &Source<'_>, mappings: &[Mapping], places: &[Mapp
                     "give each mapping a directory of its own, as /a and /b",
                 ));
             }
-            let same_bucket = first.provider == second.provider && first.bucket == second.bucket;
-            if same_bucket && (first.prefix.starts_with(&second.prefix) || second.prefix.starts_with(&first.prefix)) {
+            let (a, b) = (&first.place, &second.place);
+            if a.is_same_bucket(b) && (a.prefix.starts_with(&b.prefix) || b.prefix.starts_with(&a.prefix)) {
                 return Err(source.refuse(
                     &second_places.url,
-                    format!("mapping `{}` overlaps mapping `{}`", second.identity(), first.identity()),
+                    format!("mapping `{}` overlaps mapping `{}`", b.identity(), a.identity()),
                     "give each mapping a prefix that does not lie in another's",
                 ));
             }
@@ -44,7 +44,7 @@ pub(super) fn mappings(source: &Source<'_>, mappings: &[Mapping], places: &[Mapp
         };
         // By bucket, whatever prefix, endpoint or spelling: a record written into a source bucket would be
         // announced again by whoever watches that bucket.
-        if mappings.iter().any(|mapped| mapped.provider == record.provider && mapped.bucket == record.bucket) {
+        if mappings.iter().any(|mapped| mapped.place.is_same_bucket(record)) {
             return Err(source.refuse(
                 place,
                 format!("log bucket `{}` is a mapped bucket", record.bucket),

@@ -91,18 +91,18 @@ fn the_whole_file_is_understood() {
     let config = load(WHOLE).unwrap();
     assert_eq!(config.name, "demo");
     let [mapping] = config.mappings.as_slice() else { panic!("{:?}", config.mappings) };
-    assert_eq!(mapping.identity(), "cos://examplebucket-1250000000/data/");
-    assert_eq!(mapping.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
-    assert_eq!(mapping.addressing, Addressing::Path);
-    assert_eq!(mapping.credentials.secret_id, "AKIDexample");
-    assert_eq!(mapping.credentials.secret_key.expose_secret(), "hush");
+    assert_eq!(mapping.place.identity(), "cos://examplebucket-1250000000/data/");
+    assert_eq!(mapping.place.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+    assert_eq!(mapping.place.addressing, Addressing::Path);
+    assert_eq!(mapping.place.credentials.secret_id, "AKIDexample");
+    assert_eq!(mapping.place.credentials.secret_key.expose_secret(), "hush");
     let sync = mapping.sync.as_ref().unwrap();
     assert_eq!((sync.url.project(), sync.url.task()), ("0a1b", "7d-9"));
     assert_eq!(sync.secret_key.expose_secret(), "hush-too");
     assert!(sync.encode_keys);
     let record = sync.record.as_ref().unwrap();
     assert_eq!(record.identity(), "cos://logs-1250000000/");
-    assert_eq!(record.endpoint, mapping.endpoint);
+    assert_eq!(record.endpoint, mapping.place.endpoint);
     assert_eq!(record.region, "ap-guangzhou");
     assert_eq!(record.addressing, Addressing::Path);
     assert_eq!(record.credentials.secret_id, "AKIDexample");
@@ -278,7 +278,7 @@ fn credentials_come_from_a_file_of_ones_own() {
         "other-2:x:y\na-1:id:hush\n",
     ] {
         fixture.write("keys", text, 0o600);
-        let credentials = load().unwrap().mappings.remove(0).credentials;
+        let credentials = load().unwrap().mappings.remove(0).place.credentials;
         assert_eq!((credentials.secret_id.as_str(), credentials.secret_key.expose_secret()), ("id", "hush"));
     }
 
@@ -300,8 +300,8 @@ fn credentials_come_from_the_environment_last() {
     let path = fixture.write("demo.toml", text, 0o644);
     let environment = |name: &str| Some(format!("{name}-value"));
     let config = build::from_file(&path, &Options::default(), &environment).unwrap();
-    assert_eq!(config.mappings[0].credentials.secret_id, "COS_SECRET_ID-value");
-    assert_eq!(config.mappings[0].credentials.token.as_ref().unwrap().expose_secret(), "COS_SESSION_TOKEN-value");
+    assert_eq!(config.mappings[0].place.credentials.secret_id, "COS_SECRET_ID-value");
+    assert_eq!(config.mappings[0].place.credentials.token.as_ref().unwrap().expose_secret(), "COS_SESSION_TOKEN-value");
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn a_url_and_options_are_enough() {
     )
     .unwrap();
     let config = build::from_url("cos://a-1/x y", &options, &environment).unwrap();
-    assert_eq!(config.mappings[0].identity(), "cos://a-1/x y/");
+    assert_eq!(config.mappings[0].place.identity(), "cos://a-1/x y/");
     assert!(config.name.starts_with("a-1-x-y-"), "{}", config.name);
     assert_eq!(config.cache.dir, PathBuf::from("/var/cache/ferryfs").join(&config.name));
     assert!(config.mount.read_only && config.mount.uid == 5 && !config.mount.no_exec);

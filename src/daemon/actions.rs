@@ -85,8 +85,8 @@ impl Daemon {
         let targets = |config: &Config| -> Vec<_> {
             let target = |mapping: &config::Mapping| {
                 let sync = mapping.sync.as_ref();
-                let record = sync.and_then(|sync| sync.record.as_ref()).map(config::Record::identity);
-                (mapping.identity(), sync.map(|sync| sync.url.to_string()), record)
+                let record = sync.and_then(|sync| sync.record.as_ref()).map(config::BucketPlace::identity);
+                (mapping.place.identity(), sync.map(|sync| sync.url.to_string()), record)
             };
             config.mappings.iter().map(target).collect()
         };
@@ -289,7 +289,7 @@ impl Daemon {
             .zip(online)
             .map(|((mapping, sync), online)| MappingStatus {
                 path: mapping.path.clone(),
-                url: mapping.identity(),
+                url: mapping.place.identity(),
                 online,
                 error: (!online).then(|| "the store does not answer; it is asked again every 2 s".to_owned()),
                 sync: mapping.sync.as_ref().map(|task| {

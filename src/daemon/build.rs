@@ -66,7 +66,7 @@ pub(super) struct MappingKeys {
 impl MappingKeys {
     /// Puts the secrets of `mapping`, read anew, in force.
     pub(super) fn replace(&self, mapping: &config::Mapping) -> Result<(), oms::Error> {
-        self.store.replace(mapping.credentials.for_store());
+        self.store.replace(mapping.place.credentials.for_store());
         let Some(sync) = &mapping.sync else { return Ok(()) };
         if let (Some(source), Some(record)) = (&self.log_store, &sync.record) {
             source.replace(record.credentials.for_store());
@@ -219,8 +219,8 @@ impl Targets {
         let open = |options: store::CosOptions| store::cos(options).map_err(|error| Error::Refused(error.to_string()));
         let mut mapped = Vec::new();
         for mapping in &config.mappings {
-            let target = journal.target(TargetKind::Mapping, &mapping.identity())?;
-            let options = mapping.store_options();
+            let target = journal.target(TargetKind::Mapping, &mapping.place.identity())?;
+            let options = mapping.place.store_options();
             let mut keys = MappingKeys { store: options.credentials.clone(), log_store: None, task: None };
             let (mut sync, mut log_store) = (None, None);
             if let Some(task) = &mapping.sync {
@@ -282,7 +282,7 @@ impl Targets {
                 let mut shown = Mapping::new(
                     named.target,
                     mapping.path.trim_matches('/').to_owned(),
-                    mapping.prefix.clone(),
+                    mapping.place.prefix.clone(),
                     named.store.clone(),
                     named.sync.map(|(sync, _)| sync),
                     defaults,

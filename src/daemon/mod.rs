@@ -229,7 +229,6 @@ async fn unmount(mounted: &Mounted) -> Result<(), Error> {
     Ok(())
 }
 
-fn give_up(mounted: &Mounted, reason: String) -> Result<(), Error> {
 /// What the service manager shows of a daemon that has ended.
 fn ended_text(left: &Pending, result: &Result<(), Error>) -> String {
     match result {
@@ -242,6 +241,7 @@ fn ended_text(left: &Pending, result: &Result<(), Error>) -> String {
     }
 }
 
+fn give_up(mounted: &Mounted, reason: String) -> Result<(), Error> {
     tracing::error!(reason, "stopping: the mount cannot keep its promises any more");
     if let Err(error) = mounted.unmount(true) {
         tracing::error!(%error, "the mount could not be taken away");
