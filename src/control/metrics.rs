@@ -39,6 +39,7 @@ pub(super) fn render(status: &Status) -> String {
         ("gone", counters.gone),
         ("records", counters.records),
         ("conflicts", counters.conflicts),
+        ("marks_taken_back", counters.marks_taken_back),
         ("corrupt", counters.corrupt),
     ];
     let mut text = String::new();

@@ -177,6 +177,8 @@ pub struct Counters {
     pub records: u64,
     /// Changes by others of what was dirty here.
     pub conflicts: u64,
+    /// Closes of files that somebody went on writing (C2), or whose writer was killed (C6).
+    pub marks_taken_back: u64,
     /// Whole-object checksums that did not match what the store said.
     pub corrupt: u64,
 }

@@ -269,6 +269,7 @@ impl Daemon {
                 copies: uploads.counters.copies,
                 removals: uploads.counters.removals,
                 conflicts: uploads.counters.conflicts,
+                marks_taken_back: self.rooms.vfs.marks_taken_back(),
                 corrupt: uploads.counters.mismatches,
                 announced: counted(|target| target.counters.announced),
                 gone: counted(|target| target.counters.gone),

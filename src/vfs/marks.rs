@@ -1,5 +1,6 @@
 //! Provisional marks taken back (C2, C6).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::cache::same_mark;
@@ -56,20 +57,24 @@ impl Vfs {
     /// The file is as good as open again; `hold` (C6) is what a crash before the session's end makes
     /// of it.
     pub(super) async fn take_mark_back(&self, ino: Ino, hold: Option<Hold>) -> Result<()> {
-        let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
-            let Some(inode) = tree.get_mut(ino) else { return };
+        let (taken, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            let Some(inode) = tree.get_mut(ino) else { return false };
             let row = &mut inode.row;
             let as_wanted = row.content == Content::Open && (hold.is_none() || row.hold == hold);
             if as_wanted || !matches!(row.content, Content::Open | Content::Flushed) {
-                return;
+                return false;
             }
+            let taken = row.content == Content::Flushed;
             row.content = Content::Open;
             row.mark = None;
             row.hold = hold.or(row.hold);
             if row.linked {
                 tree.persist(ino, ops);
             }
+            taken
         });
-        Ok(commit.durable().await?)
+        commit.durable().await?;
+        self.inner.marks_taken_back.fetch_add(u64::from(taken), Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -40,6 +40,7 @@ pub use reply::{
 };
 
 use std::ffi::OsStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -126,6 +127,8 @@ struct Inner {
     /// Taken once.
     invalidated: Mutex<Option<UnboundedReceiver<Invalidation>>>,
     syncs: UnboundedSender<Ino>,
+    /// See [`Vfs::marks_taken_back`].
+    marks_taken_back: AtomicU64,
 }
 
 impl Vfs {
@@ -158,6 +161,7 @@ impl Vfs {
             invalidations,
             invalidated: Mutex::new(Some(invalidated)),
             syncs,
+            marks_taken_back: AtomicU64::new(0),
         };
         let vfs = Vfs { inner: Arc::new(inner) };
         vfs.start_workers(parts.replaced, to_sync);
@@ -181,6 +185,12 @@ impl Vfs {
     /// Open handles.
     pub fn open_handles(&self) -> usize {
         self.inner.handles.len()
+    }
+
+    /// Closes since the start that turned out to be none, because the handle lived on in another
+    /// process or descriptor, or its writer had been killed; each is in the journal.
+    pub fn marks_taken_back(&self) -> u64 {
+        self.inner.marks_taken_back.load(Ordering::Relaxed)
     }
 
     /// Files held as torn: path and reason.

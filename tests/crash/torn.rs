@@ -84,8 +84,7 @@ fn a_child_that_ends_does_not_close_the_file_of_its_parent() {
     let mut mount = good_report(&cloud);
     let mut writer = Program::shell(&mount, "{ /bin/echo half; sleep 60; } > report");
     until("the child has written", || fs::read_to_string(mount.path("report")).unwrap() == "half\n");
-    // Not a race: the provisional mark lives for 1 s, and nothing shows when it ends.
-    thread::sleep(Duration::from_secs(3));
+    until("the child's close is taken back", || mount.status().counters.marks_taken_back == 1);
     mount.kill9();
     writer.kill();
     mount.remount();
