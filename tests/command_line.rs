@@ -1,15 +1,16 @@
 //! The binary as scripts and people meet it: exit codes, messages, the helper's personality.
 
+mod harness;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ferryfs::control;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_ferryfs");
+use harness::{Answer, BINARY};
 
 struct Room {
     dir: tempfile::TempDir,
@@ -44,27 +45,6 @@ impl Room {
 
     fn ferryfs(&self, words: &[&str]) -> Answer {
         Answer::of(self.command(Path::new(BINARY)).args(words).output().unwrap())
-    }
-}
-
-#[derive(Debug)]
-struct Answer {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Answer {
-    fn of(output: Output) -> Answer {
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Answer { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-    }
-
-    #[track_caller]
-    fn is(&self, code: i32, message: &str) {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(self.err.contains(message), "{message}: {self:?}");
-        assert!(!self.err.contains("panicked") && !self.err.contains("backtrace"), "{self:?}");
     }
 }
 

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use cloud::{ACCESS_KEY, ACCESS_SECRET, Cloud, SECRET_ID, SECRET_KEY};
-pub use mount::{Mount, Options, shown};
+pub use mount::{Answer, BINARY, Mount, Options, shown};
 
 /// Where mappings lie.
 pub const BUCKET: &str = "examplebucket-1250000000";

@@ -14,7 +14,11 @@ use ferryfs::disk;
 use super::cloud::{ACCESS_KEY, SECRET_ID};
 use super::{BUCKET, Cloud, LOGS, PATIENCE, PREFIX, until};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_ferryfs");
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_ferryfs");
+
+/// Name of a mount's configuration.
+const CONFIG: &str = "test.toml";
 
 /// Lines of the daemon's log that a failing test shows.
 const LOG_LINES: usize = 200;
@@ -129,16 +133,26 @@ impl Mount {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let dir = root.path().join("mnt");
         fs::create_dir(&dir).unwrap();
-        let mount = Mount { dir, config: root.path().join("test.toml"), env: Vec::new(), pid: None, root };
+        let mount = Mount { dir, config: root.path().join(CONFIG), env: Vec::new(), pid: None, root };
         mount.configure(cloud, options);
         mount
     }
 
     /// Writes the configuration anew, for the next mount.
     pub fn configure(&self, cloud: &Cloud, options: &Options) {
+        self.write_config(CONFIG, &options.to_toml(cloud, self.root.path()));
+    }
+
+    /// The configuration as it is.
+    pub fn config_text(&self) -> String {
+        fs::read_to_string(&self.config).unwrap()
+    }
+
+    /// Writes another configuration beside it.
+    pub fn write_config(&self, name: &str, text: &str) {
         let mut file = fs::OpenOptions::new();
-        let file = file.write(true).create(true).truncate(true).mode(0o600).open(&self.config);
-        std::io::Write::write_all(&mut file.unwrap(), options.to_toml(cloud, self.root.path()).as_bytes()).unwrap();
+        let file = file.write(true).create(true).truncate(true).mode(0o600).open(self.outside(name));
+        std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
     }
 
     /// The mount directory.
@@ -173,7 +187,12 @@ impl Mount {
 
     /// `ferryfs` with these words, without the network's proxies.
     pub fn command<S: Into<OsString>>(&self, words: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(BINARY);
+        self.command_of(Path::new(BINARY), words)
+    }
+
+    /// The same by another name of the binary, or of a program that runs it.
+    pub fn command_of<S: Into<OsString>>(&self, program: &Path, words: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(program);
         command.args(words.into_iter().map(Into::into));
         command.env("FERRYFS_RUN_DIR", self.root.path().join("run"));
         command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
@@ -197,6 +216,12 @@ impl Mount {
             self.pid = Some(self.status().pid);
         }
         output
+    }
+
+    /// Takes charge of the daemon that a command of [`Mount::command`] has started.
+    #[track_caller]
+    pub fn adopt(&mut self) {
+        self.pid = Some(self.status().pid);
     }
 
     /// Mounts (again).
@@ -301,6 +326,11 @@ impl Drop for Mount {
         if std::thread::panicking() {
             eprintln!("--- the daemon's log ---\n{}---", self.log());
         }
+        if self.pid.is_none() {
+            // One that a command started, and nobody adopted.
+            let status = self.run(&["status"], &["--json"]);
+            self.pid = serde_json::from_slice::<Status>(&status.stdout).ok().map(|status| status.pid);
+        }
         // The dead mount of a killed daemon answers at once; one that hangs would hold everybody up.
         self.kill9();
         while matches!(disk::mount_info(&self.dir), Ok(Some(_))) {
@@ -309,6 +339,30 @@ impl Drop for Mount {
                 break;
             }
         }
+    }
+}
+
+/// What came of a command whose words are UTF-8.
+#[derive(Debug)]
+pub struct Answer {
+    /// Exit code; `None` after a signal.
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Answer {
+    pub fn of(output: Output) -> Answer {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Answer { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// It ended with this code, said this on stderr, and did not fall over.
+    #[track_caller]
+    pub fn is(&self, code: i32, message: &str) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(self.err.contains(message), "{message}: {self:?}");
+        assert!(!self.err.contains("panicked") && !self.err.contains("backtrace"), "{self:?}");
     }
 }
 
