@@ -44,7 +44,7 @@ if [ -n "$packages" ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >&2
     # shellcheck disable=SC2086 # one word per package
-    apt-get install -y -qq --no-install-recommends $packages >&2
+    apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $packages >&2
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -30,7 +30,8 @@ if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
         exit 1
     fi
     DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 \
+        python3 python3-venv >&2
 fi
 
 # Half an environment from an interrupted run is not repaired but made anew.
