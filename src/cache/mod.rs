@@ -20,10 +20,14 @@ mod layout;
 mod mark;
 mod orphans;
 mod space;
+mod survey;
+mod tag;
 
 pub use error::{Error, Result};
-pub use mark::{Tag, mark, same_mark};
+pub use mark::{mark, same_mark};
 pub use space::Usage;
+pub use survey::{Found, highest_dirty, place_dirty, put_away, survey};
+pub use tag::{Tag, TagState, Tagged};
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -87,15 +91,47 @@ impl Cache {
         Ok(BackingNo(numbers.next()?))
     }
 
+    /// A file that a lost journal left in the cache directory has its number for good.
+    fn create(&self, place: Place) -> Result<(BackingNo, File)> {
+        loop {
+            let no = self.reserve()?;
+            match disk::create_exclusive(&self.inner.layout.place(place, no)?, 0o600) {
+                Ok(file) => return Ok((no, file)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    tracing::debug!(number = no.0, "a backing file of this number is there already");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Tells what a file is now (J5). Moves its ctime.
+    ///
+    /// # Errors
+    /// The disk's; a filesystem that keeps no tags is none.
+    pub fn retag(&self, file: &File, tag: &Tag) -> Result<()> {
+        Ok(tag::set(file, tag)?)
+    }
+
+    /// Whether a file tells that this content was closed under this boot, and looks as it did then (J5).
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn tells_closed(&self, file: &File, generation: u64, boot_id: &str) -> Result<bool> {
+        let Some(Tagged { tag, looked }) = tag::get(file)? else { return Ok(false) };
+        let stat = disk::fstat(file)?;
+        let closed = matches!(&tag.state, TagState::Closed(boot) if boot == boot_id);
+        Ok(closed && tag.generation == generation && looked == (stat.ino, stat.size, stat.mtime.0))
+    }
+
     /// A new, empty file for content that programs will write. The descriptor may write: drop it
     /// before the lease is asked for.
     ///
     /// # Errors
     /// The disk's.
     pub fn create_dirty(&self, tag: &Tag) -> Result<(BackingNo, File)> {
-        let no = self.reserve()?;
-        let file = disk::create_exclusive(&self.inner.layout.place(Place::Dirty, no)?, 0o600)?;
-        mark::set_tag(&file, tag)?;
+        let (no, file) = self.create(Place::Dirty)?;
+        tag::set(&file, tag)?;
         self.space().tell(no, 0, false);
         Ok((no, file))
     }
@@ -106,8 +142,7 @@ impl Cache {
     /// # Errors
     /// The disk's.
     pub fn create_clean(&self, expected_bytes: u64) -> Result<(BackingNo, File)> {
-        let no = self.reserve()?;
-        let file = disk::create_exclusive(&self.inner.layout.place(Place::Clean, no)?, 0o600)?;
+        let (no, file) = self.create(Place::Clean)?;
         self.space().tell(no, expected_bytes, false);
         Ok((no, file))
     }

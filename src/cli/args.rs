@@ -151,6 +151,9 @@ pub(super) struct RecoverArgs {
     /// Tell what --scan would do, and change nothing
     #[arg(long, requires = "scan")]
     pub(super) dry_run: bool,
+    /// Scan although the journal is good, and put it aside
+    #[arg(long, requires = "scan")]
+    pub(super) force: bool,
 }
 
 const RECOVER_HELP: &str = "Examples:

@@ -25,6 +25,7 @@ mod process;
 mod progress;
 mod recover;
 mod save;
+mod scan;
 mod status;
 mod umount;
 mod wait;

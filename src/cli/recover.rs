@@ -24,7 +24,7 @@ pub(super) fn run(args: RecoverArgs) -> Result<(), Failure> {
         }
         (Some(RecoverCommand::Discard(args)), _) => discard(&args),
         (Some(RecoverCommand::Save(args)), _) => save_all(args),
-        (None, Some(config)) if args.scan => Err(Failure::failed(format!("{} {}", config.display(), args.dry_run))),
+        (None, Some(config)) if args.scan => super::scan::run(&config, args.dry_run, args.force),
         (None, _) => Err(Failure::refused(
             "say what: ferryfs recover list|accept|discard|save DIR, or ferryfs recover --scan --config FILE \
              (see ferryfs help recover)",

@@ -303,7 +303,7 @@ pub struct HeldEntry {
     pub path: String,
     /// The path shows the held content; otherwise what the bucket has, or nothing.
     pub in_place: bool,
-    /// `crash`, `power`, `killed_writer`, `disk_full`.
+    /// `crash`, `power`, `killed_writer`, `disk_full`, `journal_lost`, or `undecided` without a daemon.
     pub why: String,
     /// The same in words.
     pub reason: String,

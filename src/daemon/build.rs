@@ -15,7 +15,7 @@ use crate::config::{self, CloseMode, Config, KilledWriter};
 use crate::disk::{self, DirLock};
 use crate::download::{self, Downloader};
 use crate::http;
-use crate::journal::{Journal, Snapshot, TargetKind};
+use crate::journal::{Counter, Journal, Snapshot, TargetKind};
 use crate::namespace::{self, Defaults, Mapping, Namespace};
 use crate::oms;
 use crate::outbox::{self, Outbox};
@@ -93,7 +93,8 @@ pub(super) fn rooms(config: &Config, runtime: &Runtime) -> Result<Rooms, Error> 
     let _context = runtime.enter();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let journal = Journal::open(&config.state.dir)?;
-    let snapshot = journal.load()?;
+    refuse_strangers(config, &journal)?;
+    let snapshot = journal.load().map_err(|error| Error::Failed(format!("{error}{SEE_SCAN}")))?;
     let client = http::Client::new(&http::Options::default()).map_err(|error| Error::Failed(error.to_string()))?;
     let targets = Targets::name(config, &journal, &client, &clock)?;
     targets.refuse_orphans(&snapshot)?;
@@ -108,12 +109,8 @@ pub(super) fn rooms(config: &Config, runtime: &Runtime) -> Result<Rooms, Error> 
         &snapshot,
     )
     .map_err(|error| Error::Failed(error.to_string()))?;
-    let options = cache::Options {
-        state_dir: config.state.dir.clone(),
-        cache_dir: config.cache.dir.clone(),
-        limit: config.cache.size.0,
-    };
-    let cache = Cache::open(options, journal.clone()).map_err(|error| Error::Failed(error.to_string()))?;
+    let cache =
+        Cache::open(cache_options(config), journal.clone()).map_err(|error| Error::Failed(error.to_string()))?;
     let boot_id = disk::boot_id().map_err(Error::io("read the boot id"))?;
     let recovered =
         Vfs::recover(&namespace, &cache, &boot_id).map_err(|error| Error::Failed(format!("recovery: {error}")))?;
@@ -168,6 +165,32 @@ pub(super) fn rooms(config: &Config, runtime: &Runtime) -> Result<Rooms, Error> 
     })
 }
 
+/// What to do about a journal that is gone or cannot be read.
+const SEE_SCAN: &str = "; if the journal is lost or damaged for good: ferryfs recover --scan --config FILE";
+
+pub(super) fn cache_options(config: &Config) -> cache::Options {
+    cache::Options {
+        state_dir: config.state.dir.clone(),
+        cache_dir: config.cache.dir.clone(),
+        limit: config.cache.size.0,
+    }
+}
+
+/// J5: content that this journal has never given a number belongs to another one, which was deleted or
+/// replaced. A start with this one would take it for orphans, and delete the only copy there is.
+pub(super) fn refuse_strangers(config: &Config, journal: &Journal) -> Result<(), Error> {
+    let highest = cache::highest_dirty(&cache_options(config)).map_err(|error| Error::Failed(error.to_string()))?;
+    let next = journal.peek(Counter::Backing)?;
+    if highest.is_none_or(|highest| highest.0 < next) {
+        return Ok(());
+    }
+    Err(Error::Failed(format!(
+        "the journal in {} does not know of content that lies there and may be in no bucket yet: it was lost, or \
+         replaced by an older one; put it back, or run ferryfs recover --scan --config FILE",
+        config.state.dir.display()
+    )))
+}
+
 fn vfs_options(config: &Config, boot_id: String) -> vfs::Options {
     vfs::Options {
         close: match config.write_back.close {
@@ -204,13 +227,13 @@ struct Named {
     keys: MappingKeys,
 }
 
-struct Targets {
+pub(super) struct Targets {
     mapped: Vec<Named>,
 }
 
 impl Targets {
     /// J4: rows name provider, bucket, prefix and task; numbers stand for them.
-    fn name(
+    pub(super) fn name(
         config: &Config,
         journal: &Journal,
         client: &http::Client,
@@ -271,7 +294,7 @@ impl Targets {
         )))
     }
 
-    fn mappings(&self, config: &Config) -> Vec<Arc<Mapping>> {
+    pub(super) fn mappings(&self, config: &Config) -> Vec<Arc<Mapping>> {
         config
             .mappings
             .iter()

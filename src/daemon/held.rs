@@ -25,8 +25,7 @@ pub fn held_unmounted(config: &Config) -> Result<Vec<HeldEntry>, Error> {
     let journal = Journal::open(&config.state.dir)?;
     let snapshot = journal.load()?;
     journal.close()?;
-    let limit = config.cache.size.0;
-    let options = cache::Options { state_dir: config.state.dir.clone(), cache_dir: config.cache.dir.clone(), limit };
+    let options = build::cache_options(config);
     let mut entries: Vec<HeldEntry> = snapshot
         .inodes
         .iter()
@@ -75,6 +74,7 @@ pub(super) fn reason(hold: Hold) -> &'static str {
         Hold::Power => "torn: the machine went down before its content was on the disk",
         Hold::KilledWriter => "held: its writer was killed in the middle",
         Hold::DiskFull => "held: the disk was full while it was written",
+        Hold::Journal => "held: the journal was lost, and nothing proves that this is whole and the newest",
     }
 }
 
@@ -85,6 +85,7 @@ pub(super) fn why(hold: Hold) -> &'static str {
         Hold::Power => "power",
         Hold::KilledWriter => "killed_writer",
         Hold::DiskFull => "disk_full",
+        Hold::Journal => "journal_lost",
     }
 }
 

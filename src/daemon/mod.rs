@@ -17,10 +17,12 @@ mod error;
 mod held;
 mod notify;
 mod owed;
+mod scan;
 mod signals;
 
 pub use error::Error;
 pub use held::held_unmounted;
+pub use scan::{Scanned, scan};
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;

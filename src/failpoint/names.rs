@@ -24,6 +24,8 @@ pub const ALL: &[&str] = &[
     ACCEPT_AFTER_ROW,
     DISCARD_BEFORE_ROW,
     DISCARD_AFTER_ROW,
+    SCAN_JOURNAL_MADE,
+    SCAN_JOURNAL_ASIDE,
 ];
 
 /// The transaction is applied, not committed: none of its batches may show after a restart, and
@@ -96,3 +98,11 @@ pub const DISCARD_BEFORE_ROW: &str = "discard-before-row";
 /// Discarded content has no name any more, on disk, its backing file is still there: it is an orphan
 /// that the cleaner takes, and the remote version is shown.
 pub const DISCARD_AFTER_ROW: &str = "discard-after-row";
+
+/// The rebuilt journal is whole, beside the damaged one: mounting is refused as before, and the scan can
+/// be repeated.
+pub const SCAN_JOURNAL_MADE: &str = "scan-journal-made";
+
+/// The damaged journal is aside, the rebuilt one not in its place: mounting is refused, and the scan can
+/// be repeated.
+pub const SCAN_JOURNAL_ASIDE: &str = "scan-journal-aside";

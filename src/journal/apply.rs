@@ -5,7 +5,7 @@ use std::ops::Range;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec::Bits;
-use super::{Counter, Op, TargetKind, inode_codec, row_codec};
+use super::{Counter, Op, TargetKind, inode_codec, queries, row_codec};
 use crate::types::TargetId;
 
 /// Statements that the writer uses; its cache must hold them all.
@@ -59,9 +59,7 @@ pub(super) fn target(conn: &Connection, kind: TargetKind, identity: &str) -> rus
 
 /// The next `count` numbers of a counter; `None` if there are not so many left.
 pub(super) fn reserve(conn: &Connection, counter: Counter, count: u64) -> rusqlite::Result<Option<Range<u64>>> {
-    let mut find = conn.prepare_cached("SELECT next FROM counter WHERE id = ?1")?;
-    let next = find.query_row(params![counter], |row| row.get::<_, Bits>(0)).optional()?;
-    let start = next.map_or(counter.first(), |Bits(next)| next);
+    let start = queries::next_number(conn, counter)?;
     let Some(end) = start.checked_add(count) else { return Ok(None) };
     let sql = "INSERT OR REPLACE INTO counter (id, next) VALUES (?1, ?2)";
     conn.prepare_cached(sql)?.execute(params![counter, Bits(end)])?;
@@ -70,7 +68,7 @@ pub(super) fn reserve(conn: &Connection, counter: Counter, count: u64) -> rusqli
 
 impl Counter {
     /// The first number ever.
-    fn first(self) -> u64 {
+    pub(super) fn first(self) -> u64 {
         match self {
             // 1 is the root.
             Counter::Ino => 2,

@@ -24,6 +24,7 @@ mod inode_codec;
 mod latch;
 mod numbers;
 mod queries;
+mod replace;
 mod row_codec;
 mod rows;
 mod schema;
@@ -40,7 +41,7 @@ pub use rows::{
 };
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -50,7 +51,7 @@ use tokio::sync::oneshot;
 use self::database::{Database, ended};
 use self::latch::Latch;
 use self::writer::Request;
-use crate::types::{Key, TargetId};
+use crate::types::{Key, TargetId, TimeNs};
 
 /// How durable a batch must be when its receipt resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +100,35 @@ impl Journal {
     /// Whether `dir` has a journal, in whatever state.
     pub fn exists(dir: &Path) -> bool {
         schema::exists(dir)
+    }
+
+    /// Puts the closed journal of `new` into `dir`; the one that is there is moved aside, not removed.
+    /// Returns where it is then, if there was one. After a crash in the middle there is no journal, and
+    /// what was aside stays so.
+    ///
+    /// # Errors
+    /// As rename(2) and fsync(2).
+    pub fn replace(dir: &Path, new: &Path, now: TimeNs) -> std::io::Result<Option<PathBuf>> {
+        replace::replace(dir, new, now)
+    }
+
+    /// Looks at every page of the database.
+    ///
+    /// # Errors
+    /// [`Error::Read`] with what is wrong.
+    pub fn verify(&self) -> Result<()> {
+        match self.database.read(|conn| queries::quick_check(conn))? {
+            None => Ok(()),
+            Some(wrong) => Err(Error::Read(wrong)),
+        }
+    }
+
+    /// The next number of a counter, without reserving it.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn peek(&self, counter: Counter) -> Result<u64> {
+        self.database.read(|conn| queries::next_number(conn, counter))
     }
 
     /// Reads everything, in one read transaction.

@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{AttributeRow, Snapshot, inode_codec, row_codec};
+use super::codec::Bits;
+use super::{AttributeRow, Counter, Snapshot, inode_codec, row_codec};
 use crate::types::{Key, TargetId};
 
 /// Everything, as of one moment.
@@ -35,6 +36,19 @@ fn all<T>(conn: &Connection, sql: &str, decode: impl Fn(&Row<'_>) -> rusqlite::R
 /// A named value.
 pub(super) fn meta(conn: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     conn.prepare_cached("SELECT value FROM meta WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
+}
+
+/// What is wrong with the database, if anything.
+pub(super) fn quick_check(conn: &Connection) -> rusqlite::Result<Option<String>> {
+    let said: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    Ok((said != "ok").then_some(said))
+}
+
+/// What the next reservation of a counter begins with.
+pub(super) fn next_number(conn: &Connection, counter: Counter) -> rusqlite::Result<u64> {
+    let mut find = conn.prepare_cached("SELECT next FROM counter WHERE id = ?1")?;
+    let next = find.query_row(params![counter], |row| row.get::<_, Bits>(0)).optional()?;
+    Ok(next.map_or(counter.first(), |Bits(next)| next))
 }
 
 /// One attribute row.

@@ -54,6 +54,9 @@ pub enum Hold {
     KilledWriter,
     /// The disk was full while it was being written (C6).
     DiskFull,
+    /// The journal was lost, and nothing else proves that it is whole and newer than the bucket's
+    /// version (J5).
+    Journal,
 }
 
 /// What a backing file looked like at a moment (C3).

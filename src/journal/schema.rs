@@ -182,7 +182,10 @@ pub(super) fn prepare_file(dir: &Path) -> Result<()> {
     let wal = dir.join(format!("{FILE_NAME}-wal"));
     if !path.exists() && wal.exists() {
         // SQLite would read it into the new database: some pages of the lost one, as if they were all.
-        let reason = format!("it is gone but {} is there: put it back, or move that away as well", wal.display());
+        let reason = format!(
+            "it is gone but {} is there: put it back, or run `ferryfs recover --scan --config FILE`",
+            wal.display()
+        );
         return Err(Error::Open { path, reason });
     }
     match disk::create_exclusive(&path, 0o600) {
@@ -280,8 +283,8 @@ fn opening(path: &Path, error: &rusqlite::Error) -> Error {
 pub(super) fn explain(error: &rusqlite::Error) -> String {
     let remedy = match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            "; the database is damaged: move journal.db, journal.db-wal and journal.db-shm away together and run \
-             `ferryfs recover --scan`"
+            "; the database is damaged: run `ferryfs recover --scan --config FILE`, which moves it aside and rebuilds \
+             what the files in the state and cache directories still tell"
         }
         Some(ErrorCode::DiskFull) => "; the disk is full: make room on it and start again",
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "; another process holds it: end that one",

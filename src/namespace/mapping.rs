@@ -82,6 +82,11 @@ impl Mapping {
         }
     }
 
+    /// `provider://bucket/prefix`: its name in the journal (J4) and in tags of backing files (J5).
+    pub fn identity(&self) -> String {
+        format!("{}/{}", self.store.name(), self.prefix)
+    }
+
     /// The inode of its directory, if it is the mount's root.
     pub fn is_root(&self) -> bool {
         self.name.is_empty()

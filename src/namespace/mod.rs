@@ -25,6 +25,7 @@ mod inode;
 mod listing;
 mod mapping;
 mod merge;
+mod restore;
 mod tree;
 
 pub use change::{Renamed, Unlinked};

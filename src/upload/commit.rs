@@ -1,5 +1,6 @@
 //! The ends of attempts: the one transaction of success, and what failures leave behind.
 
+use crate::cache::{Tag, TagState};
 use crate::failpoint;
 use crate::journal::{AttemptKind, AttemptRow, AttributeRow, Content, Durability, Op, Remote};
 use crate::namespace::remote_of;
@@ -120,6 +121,16 @@ impl Uploader {
             // wholly before or wholly after; one rename(2).
             let moved = self.inner.namespace.touch(|tree| match tree.get(attempt.ino) {
                 Some(inode) if inode.row.content == Content::Clean && inode.row.backing == Some(backing) => {
+                    let tag = Tag {
+                        mapping: tree.mapping_of(attempt.ino).map_or_else(String::new, |mapping| mapping.identity()),
+                        key: key.0.clone(),
+                        ino: attempt.ino,
+                        generation: inode.row.generation,
+                        attrs: inode.row.attrs,
+                        base: None,
+                        state: TagState::Clean(remote.etag.clone(), remote.crc64),
+                    };
+                    self.inner.cache.retag(&self.inner.cache.open_read(backing)?, &tag)?;
                     self.inner.cache.to_clean(backing, inode.row.size)
                 }
                 _ => Ok(()),

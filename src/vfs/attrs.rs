@@ -144,6 +144,10 @@ impl Vfs {
         let now = mark(&file)?;
         let untouched = same_mark(&now, &session.base);
         let stat = disk::fstat(&file)?;
+        // J5: a time set back could make a file that was written to since look as it was closed.
+        if let Some(tag) = self.inner.namespace.read(|tree| Vfs::tag(tree, ino, self.open_now())) {
+            self.inner.cache.retag(&file, &tag)?;
+        }
         // As its owner: set_times needs no descriptor that may write, but the lease asks for none.
         disk::set_times(&self.inner.cache.open_write(backing)?, stat.atime, mtime)?;
         let then = mark(&file)?;

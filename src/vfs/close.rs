@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use crate::cache::{mark, same_mark};
+use crate::cache::{TagState, mark, same_mark};
 use crate::disk;
 use crate::journal::{Content, Durability, Hold, Mark};
 use crate::namespace::Inode;
@@ -200,6 +200,7 @@ impl Vfs {
         let verdict = judge(&session, !same_mark(&now, &session.base));
         let full = verdict == Verdict::Closed && self.disk_is_full();
         let verdict = if full { Verdict::Held(Hold::DiskFull) } else { verdict };
+        let now = if verdict == Verdict::Closed { self.tag_closed(ino, &file, now)? } else { now };
         let (linked, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return false };
             match verdict {
@@ -246,6 +247,18 @@ impl Vfs {
         Ok(true)
     }
 
+    /// J5: should the journal be lost, the file itself says that it was closed. That moves the file's
+    /// ctime, hence the mark; one that counts after a power cut stays as it is on the disk.
+    pub(super) fn tag_closed(&self, ino: Ino, file: &File, marked: Mark) -> Result<Mark> {
+        if marked.synced {
+            return Ok(marked);
+        }
+        let closed = TagState::Closed(self.inner.options.boot_id.clone());
+        let Some(tag) = self.inner.namespace.read(|tree| Vfs::tag(tree, ino, closed)) else { return Ok(marked) };
+        self.inner.cache.retag(file, &tag)?;
+        Ok(mark(file)?)
+    }
+
     /// A mark that a flush has synced stays so while nothing has moved since.
     fn with_synced(&self, ino: Ino, now: Mark) -> Result<Mark> {
         let marked = self.with_inode(ino, |inode| inode.row.mark)?;
@@ -253,9 +266,10 @@ impl Vfs {
         Ok(Mark { synced, ..now })
     }
 
-    /// fdatasync off the async threads; the mark then counts after a power cut too (C5).
+    /// fsync off the async threads; the mark then counts after a power cut too (C5). Not fdatasync,
+    /// which may leave the times on the disk behind, and they are part of the mark.
     pub(super) async fn sync_backing(&self, file: File, marked: Mark) -> Result<Mark> {
-        let synced = tokio::task::spawn_blocking(move || disk::sync_data(&file))
+        let synced = tokio::task::spawn_blocking(move || disk::sync_file(&file))
             .await
             .map_err(|error| Error::Io(std::io::Error::other(error.to_string())))?;
         synced?;

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use crate::cache::Tag;
+use crate::cache::{Tag, TagState};
 use crate::checksum::Crc64Hasher;
 use crate::download;
 use crate::journal::{Content, Durability, Remote};
 use crate::namespace::{Mapping, Tree};
-use crate::types::{BackingNo, FileKind, Ino};
+use crate::types::{Attrs, BackingNo, Ino};
 
 use super::error::{Error, Result};
 use super::locks::Locked;
@@ -82,6 +82,14 @@ impl Vfs {
 
     /// A verified backing file becomes the inode's clean content.
     pub(super) async fn adopt(&self, ino: Ino, backing: BackingNo, crc: Option<crate::types::Crc64>) -> Result<()> {
+        let tag = self.inner.namespace.read(|tree| {
+            let remote = tree.get(ino)?.row.remote.as_ref()?;
+            let clean = TagState::Clean(remote.etag.clone(), remote.crc64.or(crc));
+            Vfs::tag(tree, ino, clean).map(|tag| Tag { key: remote.key.0.clone(), ..tag })
+        });
+        if let Some(tag) = tag {
+            self.inner.cache.retag(&self.inner.cache.open_read(backing)?, &tag)?;
+        }
         let (adopted, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let inode = tree.get_mut(ino)?;
             if inode.row.content != Content::Absent {
@@ -159,12 +167,33 @@ impl Vfs {
         });
     }
 
-    /// What a backing file tells of itself (J5).
-    pub(super) fn tag(tree: &Tree, ino: Ino, key: String, generation: u64, kind: FileKind) -> Tag {
-        let mapping = tree
-            .mapping_of(ino)
-            .map_or_else(String::new, |mapping| format!("{}/{}", mapping.store.name(), mapping.prefix));
-        Tag { mapping, key, ino, kind, generation }
+    /// What the backing file of an inode tells of itself (J5): its row, in short.
+    pub(super) fn tag(tree: &Tree, ino: Ino, state: TagState) -> Option<Tag> {
+        let row = &tree.get(ino)?.row;
+        let key = tree.held_key(ino)?;
+        // As the uploader expects it there (R4): its own version, or the one that it was renamed over.
+        let own = row.remote.as_ref().filter(|remote| remote.key == key).map(|remote| &remote.etag);
+        let base = own.or_else(|| tree.removal(row.target, &key).map(|removal| &removal.etag)).cloned();
+        Some(Tag {
+            mapping: tree.mapping_of(ino)?.identity(),
+            key: key.0,
+            ino,
+            generation: row.generation,
+            attrs: row.attrs,
+            base,
+            state,
+        })
+    }
+
+    /// What content is tagged as that programs may be changing.
+    pub(super) fn open_now(&self) -> TagState {
+        TagState::Open(self.inner.options.boot_id.clone())
+    }
+
+    /// The tag of a file that is to be made in `dir`.
+    pub(super) fn tag_of_new(tree: &Tree, dir: Ino, key: String, attrs: Attrs, state: TagState) -> Tag {
+        let mapping = tree.mapping_of(dir).map_or_else(String::new, |mapping| mapping.identity());
+        Tag { mapping, key, ino: Ino(0), generation: 1, attrs, base: None, state }
     }
 
     pub(super) fn download_error(&self, ino: Ino, error: download::Error) -> Error {
@@ -213,7 +242,8 @@ impl Inner {
     }
 }
 
-fn sum(file: &File) -> std::io::Result<(u64, crate::types::Crc64)> {
+/// Bytes and CRC64 of a file.
+pub(super) fn sum(file: &File) -> std::io::Result<(u64, crate::types::Crc64)> {
     use std::os::unix::fs::FileExt;
     let mut hasher = Crc64Hasher::new();
     let mut buffer = vec![0; SUM_CHUNK];

@@ -182,7 +182,7 @@ impl Vfs {
         if !self.quiet(&file)? {
             return Err(HeldError::Writable);
         }
-        let before = mark(&file).map_err(Error::from)?;
+        let before = self.tag_closed(ino, &file, mark(&file).map_err(Error::from)?)?;
         let synced = self.sync_backing(file, before).await?;
         failpoint::hit(failpoint::ACCEPT_BEFORE_ROW);
         let linked = self.with_inode(ino, |inode| inode.row.linked)?;

@@ -26,6 +26,7 @@ mod locks;
 mod marks;
 mod names;
 mod open;
+mod rebuild;
 mod recover;
 mod reply;
 mod session;
@@ -34,6 +35,7 @@ mod worker;
 
 pub use error::{Error, Result};
 pub use held::{HeldError, HeldFile, InBucket};
+pub use rebuild::{Fate, Finding};
 pub use recover::Recovered;
 pub use reply::{
     BackingRegistrar, Caller, DirEntry, Entry, Invalidation, OpenMode, Opened, SetAttr, SetTime, Stat, StatFs,
@@ -46,10 +48,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache, Found};
 use crate::download::Downloader;
 use crate::journal::Content;
-use crate::namespace::{Inode, Namespace, Replaced};
+use crate::namespace::{Inode, Mapping, Namespace, Replaced};
 use crate::task::{Guardian, Shutdown};
 use crate::types::{DeviceNo, FileKind, Ino};
 use crate::upload::Uploader;
@@ -139,6 +141,27 @@ impl Vfs {
     /// The journal or the disk failed.
     pub fn recover(namespace: &Namespace, cache: &Cache, boot_id: &str) -> Result<Recovered> {
         recover::recover(namespace, cache, boot_id)
+    }
+
+    /// Decides what becomes of the backing files of a lost journal (J5). Changes nothing.
+    ///
+    /// # Errors
+    /// The store does not tell what it has, or a file cannot be read.
+    pub async fn plan_rebuild(mappings: &[Arc<Mapping>], found: Vec<Found>, boot_id: &str) -> Result<Vec<Finding>> {
+        rebuild::plan(mappings, found, boot_id).await
+    }
+
+    /// Writes the rows of a plan into the empty journal of `namespace`, on disk on return.
+    ///
+    /// # Errors
+    /// The journal or the disk failed.
+    pub fn rebuild(
+        namespace: &Namespace,
+        options: &cache::Options,
+        findings: &mut [Finding],
+        boot_id: &str,
+    ) -> Result<()> {
+        rebuild::apply(namespace, options, findings, boot_id)
     }
 
     /// Puts the rooms together and starts the workers; to be called within the runtime.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 
+use crate::cache::{TagState, mark, same_mark};
 use crate::journal::{Content, Durability};
 use crate::namespace::{Lookup, Unlinked};
 use crate::types::{Attrs, FileKind, Ino};
@@ -260,15 +261,44 @@ impl Vfs {
         });
         let (renamed, moved) = renamed?;
         commit.durable().await?;
-        self.inner.uploader.changed(ino);
-        for below in moved {
-            self.inner.uploader.changed(below);
+        for moved in moved.into_iter().chain([ino]) {
+            self.tag_moved(moved)?;
+            self.inner.uploader.changed(moved);
         }
         if let Some(replaced) = renamed.replaced {
             self.after_unlink(replaced);
         }
         if let Some(dir) = renamed.marker {
             self.inner.uploader.changed(dir);
+        }
+        Ok(())
+    }
+
+    /// J5: closed content that waits for its upload tells its new key, unless an attempt is reading it
+    /// right now, or its mark is on the disk as it is: a start without a journal finds those under their
+    /// old name.
+    fn tag_moved(&self, ino: Ino) -> Result<()> {
+        let closed = TagState::Closed(self.inner.options.boot_id.clone());
+        let (tagged, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            let Some(inode) = tree.get(ino) else { return Ok(false) };
+            let waits = inode.row.content == Content::Closed && !inode.attempting && inode.writers == 0;
+            let (Some(backing), Some(marked)) = (inode.row.backing, inode.row.mark) else { return Ok(false) };
+            let Some(tag) = Vfs::tag(tree, ino, closed).filter(|_| waits && !marked.synced) else { return Ok(false) };
+            let file = self.inner.cache.open_read(backing)?;
+            if !same_mark(&mark(&file)?, &marked) {
+                return Ok(false);
+            }
+            self.inner.cache.retag(&file, &tag)?;
+            if let Some(inode) = tree.get_mut(ino) {
+                // C3: our own change of the file.
+                inode.row.mark = Some(mark(&file)?);
+            }
+            tree.persist(ino, ops);
+            Ok::<_, Error>(true)
+        });
+        commit.in_background();
+        if tagged? {
+            self.sync_soon(ino);
         }
         Ok(())
     }

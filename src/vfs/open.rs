@@ -3,11 +3,11 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::cache::mark;
+use crate::cache::{Tag, TagState, mark};
 use crate::disk;
 use crate::journal::{Content, Durability, Mark};
 use crate::namespace::{Inode, Lookup};
-use crate::types::{Attrs, BackingNo, FileKind, Ino};
+use crate::types::{Attrs, BackingNo, FileKind, Ino, TimeNs};
 
 use super::Vfs;
 use super::close::restore;
@@ -178,9 +178,9 @@ impl Vfs {
         let (tag, prior) = self.inner.namespace.read(|tree| {
             let inode = tree.get(ino).ok_or(Error::NotFound)?;
             let row = &inode.row;
-            let key = tree.key(ino).map_or_else(String::new, |key| key.0);
             let prior = Prior { content: row.content, generation: row.generation, mark: row.mark, hold: None };
-            Ok::<_, Error>((Vfs::tag(tree, ino, key, row.generation + 1, row.kind), prior))
+            let tag = Vfs::tag(tree, ino, self.open_now()).ok_or(Error::NotFound)?;
+            Ok::<_, Error>((Tag { generation: row.generation + 1, ..tag }, prior))
         })?;
         let (backing, file) = self.inner.cache.create_dirty(&tag)?;
         drop(file);
@@ -323,7 +323,12 @@ impl Vfs {
     ) -> Result<(Ino, Mark, crate::namespace::Commit)> {
         let tag = self.inner.namespace.read(|tree| {
             let key = tree.check_name(place.0, place.1, FileKind::File)?;
-            Ok::<_, Error>(Vfs::tag(tree, place.0, key.0, 1, FileKind::File))
+            let attrs = Attrs { mode: mode & 0o7777, uid: caller.uid, gid: caller.gid, mtime: TimeNs::default() };
+            let state = match content {
+                Content::Closed => TagState::Closed(self.inner.options.boot_id.clone()),
+                _ => self.open_now(),
+            };
+            Ok::<_, Error>(Vfs::tag_of_new(tree, place.0, key.0, attrs, state))
         })?;
         let (backing, file) = self.inner.cache.create_dirty(&tag)?;
         drop(file);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 
-use crate::cache::{Cache, mark, same_mark};
+use crate::cache::{Cache, TagState, mark, same_mark};
 use crate::journal::{Content, Durability, Hold, InodeRow, Mark, Op};
 use crate::namespace::{Namespace, Tree};
 use crate::types::{BackingNo, FileKind, Ino};
@@ -11,7 +11,7 @@ use crate::types::{BackingNo, FileKind, Ino};
 use super::error::Result;
 
 /// Name of the boot in the journal.
-const BOOT_ID: &str = "boot_id";
+pub(super) const BOOT_ID: &str = "boot_id";
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,15 @@ pub struct Recovered {
     pub lost: usize,
     /// Backing files without a row.
     pub orphans: usize,
+}
+
+/// What this start knows of the last one.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    /// The machine went down since.
+    rebooted: bool,
+    /// Of this boot.
+    boot_id: &'a str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +54,7 @@ enum Verdict {
 /// The journal or the disk failed.
 pub(super) fn recover(namespace: &Namespace, cache: &Cache, boot_id: &str) -> Result<Recovered> {
     let last_boot = namespace.journal().meta(BOOT_ID)?;
-    let rebooted = last_boot.as_deref() != Some(boot_id);
+    let start = Start { rebooted: last_boot.as_deref() != Some(boot_id), boot_id };
     let first_new = cache.reserve()?;
     let mut recovered = Recovered::default();
     let rows: Vec<InodeRow> =
@@ -58,7 +67,7 @@ pub(super) fn recover(namespace: &Namespace, cache: &Cache, boot_id: &str) -> Re
         if row.kind != FileKind::File {
             continue;
         }
-        settle(namespace, cache, row, rebooted, &mut recovered)?;
+        settle(namespace, cache, row, start, &mut recovered)?;
     }
     let boot = Op::SetMeta(BOOT_ID, boot_id.to_owned());
     let ((), commit) = namespace.update(Durability::Disk, |_, ops| ops.push(boot));
@@ -80,9 +89,10 @@ fn settle(
     namespace: &Namespace,
     cache: &Cache,
     row: &InodeRow,
-    rebooted: bool,
+    start: Start<'_>,
     recovered: &mut Recovered,
 ) -> Result<()> {
+    let rebooted = start.rebooted;
     if row.content == Content::Absent {
         return Ok(());
     }
@@ -104,7 +114,7 @@ fn settle(
     }
     let file = row.backing.map(|backing| cache.open_read(backing));
     let verdict = match &file {
-        Some(Ok(file)) => judge(cache, row, file, rebooted)?,
+        Some(Ok(file)) => judge(cache, row, file, start)?,
         Some(Err(crate::cache::Error::Io(error))) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(super::Error::Io(std::io::Error::other(error.to_string())));
         }
@@ -120,10 +130,11 @@ fn settle(
         Some(Ok(file)) => Some(file),
         _ => None,
     };
-    apply(namespace, cache, row, verdict, file)
+    apply(namespace, cache, row, verdict, file, start)
 }
 
-fn judge(cache: &Cache, row: &InodeRow, file: &File, rebooted: bool) -> Result<Verdict> {
+fn judge(cache: &Cache, row: &InodeRow, file: &File, start: Start<'_>) -> Result<Verdict> {
+    let rebooted = start.rebooted;
     if row.content == Content::Torn && rebooted {
         // Its descriptors are gone; its content, if it was not on the disk, too: it must not hide the
         // good version.
@@ -143,7 +154,8 @@ fn judge(cache: &Cache, row: &InodeRow, file: &File, rebooted: bool) -> Result<V
             if synced && holds(&row.mark) { Verdict::Upload } else { Verdict::Torn(Hold::Power) }
         }
         Content::Closed | Content::Flushed => {
-            if quiet && holds(&row.mark) {
+            // The end of a session tags the file before its row has the mark, which that moves.
+            if quiet && (holds(&row.mark) || cache.tells_closed(file, row.generation, start.boot_id)?) {
                 Verdict::Upload
             } else {
                 Verdict::Torn(Hold::Crash)
@@ -154,11 +166,16 @@ fn judge(cache: &Cache, row: &InodeRow, file: &File, rebooted: bool) -> Result<V
     })
 }
 
-fn apply(namespace: &Namespace, cache: &Cache, row: &InodeRow, verdict: Verdict, file: Option<File>) -> Result<()> {
-    let size = match &file {
-        Some(file) => mark(file)?.size,
-        None => 0,
-    };
+fn apply(
+    namespace: &Namespace,
+    cache: &Cache,
+    row: &InodeRow,
+    verdict: Verdict,
+    file: Option<File>,
+    start: Start<'_>,
+) -> Result<()> {
+    let now = file.as_ref().map(mark).transpose()?;
+    let size = now.map_or(0, |now| now.size);
     drop(file);
     let shown = namespace.read(|tree| tree.shown_held_path(row.ino));
     let durability = Durability::Buffered;
@@ -175,6 +192,11 @@ fn apply(namespace: &Namespace, cache: &Cache, row: &InodeRow, verdict: Verdict,
             let ((), commit) = namespace.update(durability, |tree, ops| {
                 if let Some(inode) = tree.get_mut(row.ino) {
                     inode.row.content = Content::Closed;
+                    if let Some(now) = now {
+                        let synced = row.mark.is_some_and(|marked| marked.synced && same_mark(&marked, &now));
+                        inode.row.mark = Some(Mark { synced, ..now });
+                        inode.row.size = size;
+                    }
                     tree.persist(row.ino, ops);
                 }
             });
@@ -189,10 +211,9 @@ fn apply(namespace: &Namespace, cache: &Cache, row: &InodeRow, verdict: Verdict,
             // Descriptors and mappings of the dead mount go on writing to the old backing inode.
             let fresh = match row.backing {
                 Some(backing) => {
-                    let tag = namespace.read(|tree| {
-                        let key = tree.key(row.ino).map_or_else(String::new, |key| key.0);
-                        super::Vfs::tag(tree, row.ino, key, row.generation, row.kind)
-                    });
+                    let tag =
+                        namespace.read(|tree| super::Vfs::tag(tree, row.ino, TagState::Open(start.boot_id.to_owned())));
+                    let Some(tag) = tag else { return Err(super::Error::NotFound) };
                     Some(cache.duplicate(backing, &tag)?)
                 }
                 None => None,

@@ -75,9 +75,9 @@ pub(super) fn judge(session: &Session, changed: bool) -> Verdict {
     }
     match (session.hold, session.prior.hold) {
         (Some(hold), _) => Verdict::Held(hold),
-        // After a power cut bytes may be missing that no later session knows of: only a program
+        // After a power cut, or without a journal, bytes may be missing that no later session knows of: only a program
         // that writes all of it anew settles it.
-        (None, Some(Hold::Power)) if !session.fresh => Verdict::Held(Hold::Power),
+        (None, Some(hold @ (Hold::Power | Hold::Journal))) if !session.fresh => Verdict::Held(hold),
         (None, _) => Verdict::Closed,
     }
 }

@@ -7,5 +7,6 @@ mod failpoints;
 mod moments;
 mod names;
 mod recover;
+mod scan;
 mod starts;
 mod torn;

@@ -11,24 +11,24 @@ use ferryfs::journal::{Durability, Journal, Op};
 use crate::harness::{Cloud, Mount, Options, shown, until};
 use crate::torn::{Program, good_report, torn};
 
-fn list(mount: &Mount) -> Vec<HeldEntry> {
+pub fn list(mount: &Mount) -> Vec<HeldEntry> {
     let output = mount.run(&["recover", "list"], &["--json"]);
     assert!(output.status.success(), "{}", shown(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn recover(mount: &Mount, verb: &str, more: &[&str]) -> Output {
+pub fn recover(mount: &Mount, verb: &str, more: &[&str]) -> Output {
     mount.run(&["recover", verb], more)
 }
 
 #[track_caller]
-fn done(output: &Output) -> String {
+pub fn done(output: &Output) -> String {
     assert!(output.status.success(), "{}", shown(output));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 #[track_caller]
-fn refused(output: &Output, code: i32, why: &str) {
+pub fn refused(output: &Output, code: i32, why: &str) {
     let said = shown(output);
     assert!(output.status.code() == Some(code) && said.contains(why), "wanted {code} and `{why}`: {said}");
 }
