@@ -50,6 +50,7 @@ impl Vfs {
         let moved = moved?;
         commit.durable().await?;
         for ino in moved {
+            self.tag_moved(ino)?;
             self.inner.uploader.changed(ino);
         }
         Ok(())

@@ -277,7 +277,7 @@ impl Vfs {
     /// J5: closed content that waits for its upload tells its new key, unless an attempt is reading it
     /// right now, or its mark is on the disk as it is: a start without a journal finds those under their
     /// old name.
-    fn tag_moved(&self, ino: Ino) -> Result<()> {
+    pub(super) fn tag_moved(&self, ino: Ino) -> Result<()> {
         let closed = TagState::Closed(self.inner.options.boot_id.clone());
         let (tagged, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let Some(inode) = tree.get(ino) else { return Ok(false) };

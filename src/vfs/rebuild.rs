@@ -323,6 +323,8 @@ mod tests {
             crc64: None,
             version_id: None,
             storage_class: None,
+            encryption: None,
+            tag_count: 0,
             headers: ObjectHeaders::default(),
         }
     }
