@@ -37,6 +37,12 @@ pub(super) fn targets<'a>(chosen: &'a [HeldEntry], to: &Path) -> Result<Vec<(&'a
 
 /// Copies held content to `target`, which appears whole and durable or not at all.
 pub(super) fn copy(entry: &HeldEntry, target: &Path, force: bool) -> Result<(), String> {
+    if entry.incomplete {
+        // Its file has zeros where the rest would be: a copy would look whole.
+        return Err(
+            "parts of it are not here, and a copy would not show it: read what is here through the mount".to_owned()
+        );
+    }
     let shown = target.display();
     let failed = |what: &'static str| move |error: std::io::Error| format!("cannot {what}: {error}");
     if !force && target.symlink_metadata().is_ok() {
@@ -100,6 +106,8 @@ mod tests {
         assert_eq!(disk::lstat(&to).unwrap().mtime, TimeNs(1_000_000_000));
         std::fs::write(&to, "precious").unwrap();
         assert!(copy(&held, &to, false).is_err());
+        assert_eq!(std::fs::read(&to).unwrap(), b"precious");
+        assert!(copy(&HeldEntry { incomplete: true, ..held.clone() }, &to, true).is_err());
         assert_eq!(std::fs::read(&to).unwrap(), b"precious");
         copy(&held, &to, true).unwrap();
         assert_eq!(std::fs::read(&to).unwrap(), b"held");

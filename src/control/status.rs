@@ -303,7 +303,7 @@ pub struct HeldEntry {
     pub path: String,
     /// The path shows the held content; otherwise what the bucket has, or nothing.
     pub in_place: bool,
-    /// `crash`, `power`, `killed_writer`, `disk_full`, `journal_lost`, or `undecided` without a daemon.
+    /// `crash`, `power`, `killed_writer`, `disk_full`, `incomplete`, `journal_lost`, or `undecided` without a daemon.
     pub why: String,
     /// The same in words.
     pub reason: String,
@@ -315,6 +315,8 @@ pub struct HeldEntry {
     pub since_ns: i64,
     /// Permission bits.
     pub mode: u32,
+    /// Parts of it are not here: its file has zeros there.
+    pub incomplete: bool,
     /// The local file that has the content. To be read only.
     pub file: PathBuf,
     /// What the bucket has.

@@ -54,6 +54,7 @@ fn unmounted(row: &InodeRow, snapshot: &Snapshot, options: &cache::Options) -> O
         mtime_ns: stat.mtime.0,
         since_ns: if held.is_some() { stat.ctime.0 } else { 0 },
         mode: row.attrs.mode,
+        incomplete: snapshot.partials.iter().any(|partial| partial.ino == row.ino),
         file,
         bucket: BucketVersion {
             asked: false,
@@ -75,6 +76,9 @@ pub(super) fn reason(hold: Hold) -> &'static str {
         Hold::KilledWriter => "held: its writer was killed in the middle",
         Hold::DiskFull => "held: the disk was full while it was written",
         Hold::Journal => "held: the journal was lost, and nothing proves that this is whole and the newest",
+        Hold::Incomplete => {
+            "held: parts of it were in the bucket only when another host replaced or removed the object"
+        }
     }
 }
 
@@ -86,6 +90,7 @@ pub(super) fn why(hold: Hold) -> &'static str {
         Hold::KilledWriter => "killed_writer",
         Hold::DiskFull => "disk_full",
         Hold::Journal => "journal_lost",
+        Hold::Incomplete => "incomplete",
     }
 }
 
@@ -101,6 +106,7 @@ pub(super) fn entry(held: HeldFile) -> HeldEntry {
         mtime_ns: held.mtime.0,
         since_ns: held.since.0,
         mode: held.mode,
+        incomplete: held.incomplete,
         file: held.file,
         bucket: match held.bucket {
             InBucket::Nothing => BucketVersion { asked: true, size: None, time_ns: None },
@@ -116,7 +122,9 @@ pub(super) fn refusal(error: HeldError) -> ActionError {
     let message = error.to_string();
     match error {
         HeldError::Gone => ActionError::NotFound(message),
-        HeldError::Writable | HeldError::NoDirectory | HeldError::Taken => ActionError::Busy(message),
+        HeldError::Writable | HeldError::Incomplete | HeldError::NoDirectory | HeldError::Taken => {
+            ActionError::Busy(message)
+        }
         HeldError::Failed(_) => ActionError::Failed(message),
     }
 }

@@ -35,6 +35,29 @@ impl Extents {
         self.ranges.insert(start, end);
     }
 
+    /// Takes a range out.
+    pub fn remove(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let first = self.ranges.range(..range.start).next_back().map_or(range.start, |(&start, _)| start);
+        let touched: Vec<Range<u64>> = self.ranges.range(first..range.end).map(|(&start, &end)| start..end).collect();
+        for Range { start, end } in touched.into_iter().filter(|touched| touched.end > range.start) {
+            self.ranges.remove(&start);
+            if start < range.start {
+                self.ranges.insert(start, range.start);
+            }
+            if end > range.end {
+                self.ranges.insert(range.end, end);
+            }
+        }
+    }
+
+    /// The range of the set that holds this byte.
+    pub fn around(&self, byte: u64) -> Option<Range<u64>> {
+        self.ranges.range(..=byte).next_back().map(|(&start, &end)| start..end).filter(|range| range.contains(&byte))
+    }
+
     /// All of `range` is in the set.
     pub fn covers(&self, range: &Range<u64>) -> bool {
         range.is_empty() || self.ranges.range(..=range.start).next_back().is_some_and(|(_, &end)| end >= range.end)
@@ -92,16 +115,25 @@ mod tests {
     proptest! {
         #[test]
         fn as_a_set_of_numbers(
-            inserts in prop::collection::vec((0_u64..64, 0_u64..16), 0..24),
+            inserts in prop::collection::vec((0_u64..64, 0_u64..16, prop::bool::weighted(0.8)), 0..24),
             asked in (0_u64..80, 0_u64..32),
         ) {
             let mut set = Extents::new();
             let mut model = [false; 128];
-            for (start, len) in inserts {
-                set.insert(start..start + len);
-                for byte in start..start + len {
-                    model[byte as usize] = true;
+            for (start, len, insert) in inserts {
+                if insert {
+                    set.insert(start..start + len);
+                } else {
+                    set.remove(start..start + len);
                 }
+                for byte in start..start + len {
+                    model[byte as usize] = insert;
+                }
+            }
+            for byte in 0..128 {
+                let around = set.around(byte);
+                prop_assert_eq!(around.is_some(), model[byte as usize]);
+                prop_assert!(around.is_none_or(|range| range.contains(&byte) && set.covers(&range)));
             }
             let asked = asked.0..asked.0 + asked.1;
             prop_assert_eq!(set.covers(&asked), asked.clone().all(|byte| model[byte as usize]));

@@ -14,25 +14,28 @@ use crate::download::digests::Digests;
 use crate::download::error::{Error, Result, Shared};
 use crate::download::extents::Extents;
 use crate::download::readahead::ReadAhead;
-use crate::download::transfer::{Arrived, Source, Urgency};
+use crate::download::transfer::{Arrived, Source, Target, Urgency};
+use crate::download::written::{Kept, Written};
 use crate::types::Crc64;
 
 /// An object being filled into its file; cheap to clone. When the last clone is dropped, what is
 /// under way stops; only [`Fill::cancel`] tells when it has.
 #[derive(Clone)]
 pub struct Fill {
-    handle: Arc<Handle>,
+    pub(super) handle: Arc<Handle>,
 }
 
 /// Its drop orders the stop: receivers take a lost sender for one.
-struct Handle {
-    inner: Arc<Inner>,
+pub(super) struct Handle {
+    pub(super) inner: Arc<Inner>,
     stop: watch::Sender<bool>,
 }
 
-struct Inner {
-    source: Source,
-    file: Arc<File>,
+pub(super) struct Inner {
+    pub(super) source: Source,
+    pub(super) file: Arc<File>,
+    /// What programs put into the file (C7).
+    pub(super) written: Arc<Written>,
     stop: watch::Receiver<bool>,
     /// Guards all below. Taken alone and briefly; never held across an await.
     state: Mutex<State>,
@@ -40,18 +43,20 @@ struct Inner {
     progress: Notify,
 }
 
-struct State {
+pub(super) struct State {
     /// Written to the file.
-    present: Extents,
+    pub(super) present: Extents,
     /// Under way: disjoint from one another, and from `present` but for what has arrived of each.
     flights: Vec<Arc<Flight>>,
     digests: Digests,
+    /// The sums can still become that of the whole.
+    verifiable: bool,
     readahead: ReadAhead,
-    verdict: Option<Verdict>,
+    pub(super) verdict: Option<Verdict>,
 }
 
 /// What is known of the object for good.
-enum Verdict {
+pub(super) enum Verdict {
     /// Whole; `verified`: compared with the store's sum.
     Whole { crc64: Crc64, verified: bool },
     /// Nothing more can be had, but what is present is good.
@@ -68,17 +73,19 @@ struct Flight {
 }
 
 impl Fill {
-    pub(super) fn new(source: Source, file: Arc<File>) -> Self {
+    pub(super) fn new(source: Source, file: Arc<File>, kept: Kept) -> Self {
         let readahead = ReadAhead::new(source.options.read_ahead_min_bytes, source.options.read_ahead_max_bytes);
         let state = State {
-            present: Extents::new(),
+            verifiable: kept.fetched == Extents::new(),
+            present: kept.fetched.clone(),
             flights: Vec::new(),
             digests: Digests::default(),
             readahead,
             verdict: None,
         };
         let (stop, stopped) = watch::channel(false);
-        let inner = Inner { source, file, stop: stopped, state: Mutex::new(state), progress: Notify::new() };
+        let written = Arc::new(Written::new(&kept));
+        let inner = Inner { source, file, written, stop: stopped, state: Mutex::new(state), progress: Notify::new() };
         Fill { handle: Arc::new(Handle { inner: Arc::new(inner), stop }) }
     }
 
@@ -90,7 +97,7 @@ impl Fill {
     /// is present can still be read, and nothing more is asked for.
     pub async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
         let inner = &self.handle.inner;
-        let end = offset.saturating_add(u64::from(size)).min(inner.source.remote.size);
+        let end = offset.saturating_add(u64::from(size)).min(inner.written.length());
         if offset >= end {
             return Ok(Bytes::new());
         }
@@ -100,7 +107,17 @@ impl Fill {
         // On a blocking thread: what arrived long ago may have to come from the disk.
         let read = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; usize::try_from(end - offset).map_err(io::Error::other)?];
-            file.read_exact_at(&mut bytes, offset)?;
+            let mut filled = 0;
+            while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+                match file.read_at(rest, offset + filled as u64) {
+                    // Cut meanwhile.
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            bytes.truncate(filled);
             Ok(Bytes::from(bytes))
         });
         let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -114,6 +131,15 @@ impl Fill {
     /// `Corrupt` is for good: the file is to be thrown away and every later read fails.
     pub async fn complete(&self) -> Result<Crc64> {
         self.handle.inner.complete().await
+    }
+
+    /// Fetches what the file still lacks besides what programs have written; compares the sum of the
+    /// whole object too, where that costs little more. When it returns `Ok`, the file is whole.
+    ///
+    /// # Errors
+    /// As [`Fill::complete`].
+    pub async fn fill_up(&self) -> Result<()> {
+        self.handle.inner.fill_up().await
     }
 
     /// The whole object is in the file, its sum compared.
@@ -155,7 +181,7 @@ impl Fill {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,7 +197,8 @@ impl Inner {
                 if let Some(Verdict::Corrupt(error)) = &state.verdict {
                     return Err(error.error());
                 }
-                if state.present.covers(range) {
+                let missing = self.missing(&state, range);
+                if missing.is_empty() {
                     self.read_ahead(&mut state, range.end, window);
                     return Ok(());
                 }
@@ -180,8 +207,10 @@ impl Inner {
                 let ahead = range.end.saturating_add(window);
                 let wanted = range.start - range.start % block..ahead.div_ceil(block).saturating_mul(block);
                 for gap in self.gaps(&state, wanted) {
-                    // Read-ahead has its own rule; what the reader waits for has none.
-                    if gap.start < range.end {
+                    // Read-ahead has its own rule; what the reader waits for has none. What only lies in
+                    // a block with it comes along.
+                    let awaited = |missing: &Range<u64>| gap.start < missing.end && missing.start < gap.end;
+                    if missing.iter().any(awaited) {
                         self.start(&mut state, gap, Urgency::Demand);
                     }
                 }
@@ -255,6 +284,54 @@ impl Inner {
         result
     }
 
+    /// What of a range must still be fetched.
+    pub(super) fn missing(&self, state: &State, range: &Range<u64>) -> Vec<Range<u64>> {
+        let base = self.written.base(range.clone());
+        base.into_iter().flat_map(|range| state.present.gaps(&range)).collect()
+    }
+
+    /// The sum of the whole can be had for at most as many bytes again as the file needs.
+    fn is_worth_verifying(&self, state: &State) -> bool {
+        let size = self.source.remote.size;
+        state.verifiable && self.written.end() == size && self.written.bytes() <= size / 2
+    }
+
+    async fn fill_up(self: &Arc<Self>) -> Result<()> {
+        let size = self.source.remote.size;
+        let mut awaited = Vec::new();
+        loop {
+            let mut changed = pin!(self.progress.notified());
+            changed.as_mut().enable();
+            {
+                let mut state = self.lock();
+                match &state.verdict {
+                    Some(Verdict::Whole { .. }) => return Ok(()),
+                    Some(Verdict::Corrupt(error)) => return Err(error.error()),
+                    Some(Verdict::Lost(_)) | None => {}
+                }
+                let idle = state.flights.is_empty();
+                if idle && let Some(crc64) = state.digests.whole(size).filter(|_| state.verifiable) {
+                    return self.settle(&mut state, crc64).map(drop);
+                }
+                let verify = self.is_worth_verifying(&state) && state.verdict.is_none();
+                let missing = self.missing(&state, &(0..size));
+                if idle && missing.is_empty() && !verify {
+                    return Ok(());
+                }
+                self.check(&state, &awaited)?;
+                let wanted = if verify { std::iter::once(0..size).collect() } else { missing };
+                for gap in wanted.into_iter().flat_map(|range| self.gaps(&state, range)).collect::<Vec<_>>() {
+                    if state.flights.len() >= self.source.options.parallel.max(1) {
+                        break;
+                    }
+                    self.start(&mut state, gap, Urgency::Bulk);
+                }
+                awaited.clone_from(&state.flights);
+            }
+            changed.await;
+        }
+    }
+
     /// Why a range that is not present will not come.
     fn check(&self, state: &State, awaited: &[Arc<Flight>]) -> Result<()> {
         match &state.verdict {
@@ -300,9 +377,10 @@ impl Inner {
         tokio::spawn(async move {
             let mut landing = landing;
             let inner = landing.inner.clone();
+            let target = Target { file: inner.file.clone(), written: Some(inner.written.clone()) };
             let arrived = inner
                 .source
-                .transfer(range, urgency, &inner.file, inner.stop.clone(), |piece| {
+                .transfer(range, urgency, target, inner.stop.clone(), |piece| {
                     inner.lock().present.insert(piece);
                     inner.progress.notify_waiters();
                 })
@@ -355,6 +433,7 @@ impl Drop for Landing {
         // The last range: whoever still reads must hear if the whole is not what the store announced (P3).
         if state.flights.is_empty()
             && state.verdict.is_none()
+            && state.verifiable
             && let Some(crc64) = state.digests.whole(self.inner.source.remote.size)
         {
             // The verdict tells every reader; nobody waits for this result.

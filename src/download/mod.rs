@@ -11,7 +11,9 @@
 //! 4. Another version (412, another ETag or size) is [`Error::Changed`], a missing one
 //!    [`Error::Gone`], and neither is asked for again.
 //! 5. A wrong sum is [`Error::Corrupt`], is logged with the key, and fails every later read.
-//! 6. Requests in flight are bounded, over all files, by [`Options::total`]; each holds some chunks
+//! 6. (C7) Bytes of the object never replace what a program has written to the file, nor appear where
+//!    it was cut, however requests and writes interleave.
+//! 7. Requests in flight are bounded, over all files, by [`Options::total`]; each holds some chunks
 //!    of its body in memory until they are written, so memory is bounded too.
 //!
 //! The file is the caller's, and so are the journal's rows about it (J2). A future of this room
@@ -22,9 +24,11 @@ mod digests;
 mod error;
 mod extents;
 mod fill;
+mod local;
 mod readahead;
 mod transfer;
 mod whole;
+mod written;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -37,6 +41,7 @@ use crate::types::Crc64;
 pub use error::{Error, Result};
 pub use extents::Extents;
 pub use fill::Fill;
+pub use written::Kept;
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -121,7 +126,13 @@ impl Downloader {
     /// Serves an object from a file that is sparse at first and fills as it is read. Sends nothing
     /// until it is asked for bytes.
     pub fn fill(&self, store: &Arc<dyn ObjectStore>, remote: Remote, file: Arc<File>) -> Fill {
-        Fill::new(self.source(store, &remote), file)
+        let kept = Kept::nothing(remote.size);
+        Fill::new(self.source(store, &remote), file, kept)
+    }
+
+    /// As [`Downloader::fill`], for a file that has some of it already: programs' bytes, or ours.
+    pub fn resume(&self, store: &Arc<dyn ObjectStore>, remote: Remote, file: Arc<File>, kept: Kept) -> Fill {
+        Fill::new(self.source(store, &remote), file, kept)
     }
 
     fn source(&self, store: &Arc<dyn ObjectStore>, remote: &Remote) -> transfer::Source {

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use crate::checksum::Crc64Hasher;
 use crate::download::Options;
 use crate::download::error::{Error, Result};
+use crate::download::written::Written;
 use crate::journal::Remote;
 use crate::store;
 use crate::store::{ErrorKind, GetOptions, ObjectMeta, ObjectStore, Outcome};
@@ -26,6 +27,23 @@ const CHUNKS: usize = 16;
 
 /// Requests that one range may take however much progress each makes: 8 MiB in pieces of 64 KiB.
 const MAX_REQUESTS: u32 = 128;
+
+/// Where what arrives is written.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) file: Arc<File>,
+    /// What programs have put there instead; `None`: nobody writes to it.
+    pub(super) written: Option<Arc<Written>>,
+}
+
+impl Target {
+    fn write(&self, chunk: &[u8], at: u64) -> io::Result<()> {
+        match &self.written {
+            Some(written) => written.write_base(&self.file, chunk, at),
+            None => self.file.write_all_at(chunk, at),
+        }
+    }
+}
 
 /// What waits for a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +116,7 @@ impl From<Error> for Failure {
 
 /// A writer's state, that travels to the blocking thread and back.
 struct Sink {
-    file: Arc<File>,
+    file: Target,
     hasher: Crc64Hasher,
 }
 
@@ -137,12 +155,12 @@ impl Source {
         &self,
         range: Range<u64>,
         urgency: Urgency,
-        file: &Arc<File>,
+        file: Target,
         mut stop: watch::Receiver<bool>,
         mut arrived: impl FnMut(Range<u64>) + Send,
     ) -> Arrived {
         let mut end = range.start;
-        let mut sink = Some(Sink { file: file.clone(), hasher: Crc64Hasher::new() });
+        let mut sink = Some(Sink { file, hasher: Crc64Hasher::new() });
         let mut failures = 0;
         let mut requests = 0;
         let result = loop {
@@ -264,7 +282,7 @@ impl Source {
         let written = tokio::task::spawn_blocking(move || {
             let mut at = at;
             for chunk in &chunks {
-                if let Err(error) = writing.file.write_all_at(chunk, at) {
+                if let Err(error) = writing.file.write(chunk, at) {
                     return (writing, Err(error));
                 }
                 at += chunk.len() as u64;

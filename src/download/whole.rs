@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::download::Fetched;
 use crate::download::digests::Digests;
 use crate::download::error::{Error, Result};
-use crate::download::transfer::{Source, Urgency};
+use crate::download::transfer::{Source, Target, Urgency};
 use crate::types::Crc64;
 
 /// As [`super::Downloader::fetch`].
@@ -43,7 +43,8 @@ async fn once(source: &Source, file: &Arc<File>) -> Result<Crc64> {
             let stopped = stopped.clone();
             async move {
                 let start = range.start;
-                (start, source.transfer(range, Urgency::Bulk, file, stopped, |_| {}).await)
+                let target = Target { file: file.clone(), written: None };
+                (start, source.transfer(range, Urgency::Bulk, target, stopped, |_| {}).await)
             }
         })
         .buffer_unordered(source.options.parallel.max(1));

@@ -9,14 +9,20 @@ use super::{Counter, Op, TargetKind, inode_codec, queries, row_codec};
 use crate::types::TargetId;
 
 /// Statements that the writer uses; its cache must hold them all.
-pub(super) const STATEMENTS: usize = 32;
+pub(super) const STATEMENTS: usize = 40;
 
 /// Applies one change.
 pub(super) fn apply(conn: &Connection, op: &Op) -> rusqlite::Result<()> {
     let delete = |sql: &str, params: &[&dyn rusqlite::ToSql]| conn.prepare_cached(sql)?.execute(params).map(drop);
     match op {
         Op::PutInode(row) => inode_codec::insert(conn, row),
-        Op::DeleteInode(ino) => delete("DELETE FROM inode WHERE ino = ?1", params![ino]),
+        Op::DeleteInode(ino) => {
+            row_codec::delete_partial(conn, *ino)?;
+            delete("DELETE FROM inode WHERE ino = ?1", params![ino])
+        }
+        Op::PutPartial(row) => row_codec::insert_partial(conn, row),
+        Op::DeletePartial(ino) => row_codec::delete_partial(conn, *ino),
+        Op::PutExtent(row) => row_codec::insert_extent(conn, row),
         Op::PutAttribute(row) => row_codec::insert_attribute(conn, row),
         Op::DeleteAttribute(target, key) => {
             delete("DELETE FROM attribute WHERE target = ?1 AND key = ?2", params![target, key])

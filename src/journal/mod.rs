@@ -36,8 +36,8 @@ mod tests;
 pub use error::{Error, Result};
 pub use numbers::Numbers;
 pub use rows::{
-    AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, Hold, InodeRow, Mark, Op,
-    PartRow, RecordOutcome, RecordRow, Remote, RemovalRow, Snapshot, TargetKind, TargetRow,
+    AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, ExtentRow, Hold, InodeRow,
+    Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow, Snapshot, TargetKind, TargetRow,
 };
 
 use std::ops::Range;
@@ -51,7 +51,7 @@ use tokio::sync::oneshot;
 use self::database::{Database, ended};
 use self::latch::Latch;
 use self::writer::Request;
-use crate::types::{Key, TargetId, TimeNs};
+use crate::types::{Ino, Key, TargetId, TimeNs};
 
 /// How durable a batch must be when its receipt resolves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -198,6 +198,14 @@ impl Journal {
     /// [`Error::Read`].
     pub fn attribute(&self, target: TargetId, key: &Key) -> Result<Option<AttributeRow>> {
         self.database.read(|conn| queries::attribute(conn, target, key))
+    }
+
+    /// The extents of a file that is not wholly local, by kind and start.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn extents(&self, ino: Ino) -> Result<Vec<ExtentRow>> {
+        self.database.read(|conn| queries::extents(conn, ino))
     }
 
     /// Why writing has stopped for good, if it has.

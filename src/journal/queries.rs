@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::codec::Bits;
-use super::{AttributeRow, Counter, Snapshot, inode_codec, row_codec};
-use crate::types::{Key, TargetId};
+use super::{AttributeRow, Counter, ExtentRow, Snapshot, inode_codec, row_codec};
+use crate::types::{Ino, Key, TargetId};
 
 /// Everything, as of one moment.
 pub(super) fn load(conn: &mut Connection) -> rusqlite::Result<Snapshot> {
@@ -12,6 +12,7 @@ pub(super) fn load(conn: &mut Connection) -> rusqlite::Result<Snapshot> {
     let mut snapshot = Snapshot {
         targets: all(&transaction, row_codec::SELECT_TARGET, row_codec::target)?,
         inodes: all(&transaction, inode_codec::SELECT, inode_codec::decode)?,
+        partials: all(&transaction, row_codec::SELECT_PARTIAL, row_codec::partial)?,
         attempts: all(&transaction, row_codec::SELECT_ATTEMPT, row_codec::attempt)?,
         parts: all(&transaction, row_codec::SELECT_PART, row_codec::part)?,
         removals: all(&transaction, row_codec::SELECT_REMOVAL, row_codec::removal)?,
@@ -22,6 +23,7 @@ pub(super) fn load(conn: &mut Connection) -> rusqlite::Result<Snapshot> {
     // Here, not in SQL: it would sort the numbers above 2^63 as negative ones.
     snapshot.targets.sort_unstable_by_key(|row| row.id);
     snapshot.inodes.sort_unstable_by_key(|row| row.ino);
+    snapshot.partials.sort_unstable_by_key(|row| row.ino);
     snapshot.attempts.sort_unstable_by_key(|row| row.attempt);
     snapshot.parts.sort_unstable_by_key(|row| (row.attempt, row.number));
     snapshot.announcements.sort_unstable_by_key(|row| row.seq);
@@ -49,6 +51,11 @@ pub(super) fn next_number(conn: &Connection, counter: Counter) -> rusqlite::Resu
     let mut find = conn.prepare_cached("SELECT next FROM counter WHERE id = ?1")?;
     let next = find.query_row(params![counter], |row| row.get::<_, Bits>(0)).optional()?;
     Ok(next.map_or(counter.first(), |Bits(next)| next))
+}
+
+/// The extents of one file.
+pub(super) fn extents(conn: &Connection, ino: Ino) -> rusqlite::Result<Vec<ExtentRow>> {
+    conn.prepare_cached(row_codec::SELECT_EXTENT)?.query_map([ino], row_codec::extent)?.collect()
 }
 
 /// One attribute row.

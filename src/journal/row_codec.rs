@@ -3,13 +3,53 @@
 use rusqlite::{Connection, Row, params};
 
 use super::codec::Bits;
-use super::{AnnouncementRow, AttemptRow, AttributeRow, PartRow, RecordRow, RemovalRow, TargetRow};
-use crate::types::Attrs;
+use super::{
+    AnnouncementRow, AttemptRow, AttributeRow, ExtentRow, PartRow, PartialRow, RecordRow, RemovalRow, TargetRow,
+};
+use crate::types::{Attrs, Ino};
 
 pub(super) const SELECT_TARGET: &str = "SELECT id, kind, identity FROM target";
 
 pub(super) fn target(row: &Row<'_>) -> rusqlite::Result<TargetRow> {
     Ok(TargetRow { id: row.get(0)?, kind: row.get(1)?, identity: row.get(2)? })
+}
+
+pub(super) const SELECT_PARTIAL: &str = "SELECT ino, etag, size, end FROM partial";
+
+pub(super) fn partial(row: &Row<'_>) -> rusqlite::Result<PartialRow> {
+    let bits = |at| row.get::<_, Bits>(at).map(|bits| bits.0);
+    Ok(PartialRow { ino: row.get(0)?, etag: row.get(1)?, size: bits(2)?, end: bits(3)? })
+}
+
+pub(super) fn insert_partial(conn: &Connection, row: &PartialRow) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO partial (ino, etag, size, end) VALUES (?1, ?2, ?3, ?4)";
+    conn.prepare_cached(sql)?.execute(params![row.ino, row.etag, Bits(row.size), Bits(row.end)])?;
+    Ok(())
+}
+
+pub(super) fn delete_partial(conn: &Connection, ino: Ino) -> rusqlite::Result<()> {
+    conn.prepare_cached("DELETE FROM partial WHERE ino = ?1")?.execute([ino])?;
+    conn.prepare_cached("DELETE FROM extent WHERE ino = ?1")?.execute([ino])?;
+    Ok(())
+}
+
+/// Those of one file.
+pub(super) const SELECT_EXTENT: &str =
+    "SELECT ino, start, end, fetched FROM extent WHERE ino = ?1 ORDER BY fetched, start";
+
+pub(super) fn extent(row: &Row<'_>) -> rusqlite::Result<ExtentRow> {
+    let bits = |at| row.get::<_, Bits>(at).map(|bits| bits.0);
+    Ok(ExtentRow { ino: row.get(0)?, start: bits(1)?, end: bits(2)?, fetched: row.get(3)? })
+}
+
+/// Offsets of files end at 2^63: as signed numbers they are in order.
+pub(super) fn insert_extent(conn: &Connection, row: &ExtentRow) -> rusqlite::Result<()> {
+    let values = params![row.ino, row.fetched, Bits(row.start), Bits(row.end)];
+    let swallow = "DELETE FROM extent WHERE ino = ?1 AND fetched = ?2 AND start BETWEEN ?3 AND ?4";
+    conn.prepare_cached(swallow)?.execute(values)?;
+    let sql = "INSERT INTO extent (ino, fetched, start, end) VALUES (?1, ?2, ?3, ?4)";
+    conn.prepare_cached(sql)?.execute(values)?;
+    Ok(())
 }
 
 /// Without its condition.

@@ -57,6 +57,8 @@ pub enum Hold {
     /// The journal was lost, and nothing else proves that it is whole and newer than the bucket's
     /// version (J5).
     Journal,
+    /// Parts of it were never fetched, and the version that they belong to is gone (C7).
+    Incomplete,
 }
 
 /// What a backing file looked like at a moment (C3).
@@ -140,6 +142,33 @@ pub struct InodeRow {
     pub recheck_at: Option<TimeNs>,
     /// Directories: a marker object `key/` is wanted.
     pub marker_wanted: bool,
+}
+
+/// A dirty file of which parts are still in the bucket only (C7). What programs have written, and what
+/// lies at or beyond `end`, is in its backing file; everything else is the base's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartialRow {
+    /// Its inode.
+    pub ino: Ino,
+    /// The version that the rest belongs to: its base.
+    pub etag: ETag,
+    /// Bytes of the base.
+    pub size: u64,
+    /// Bytes of the base from here on do not belong to the file any more: it was cut here.
+    pub end: u64,
+}
+
+/// A range of such a file that its backing file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtentRow {
+    /// Its inode.
+    pub ino: Ino,
+    /// First byte.
+    pub start: u64,
+    /// The byte after the last.
+    pub end: u64,
+    /// The base's bytes, fetched and synced to the disk; otherwise a program's.
+    pub fetched: bool,
 }
 
 /// Attributes of an object that we wrote or looked at; outlives its cached content (N3).
@@ -296,8 +325,14 @@ pub struct RecordRow {
 pub enum Op {
     /// Inserts or replaces by `ino`.
     PutInode(Box<InodeRow>),
-    /// Forgets an inode.
+    /// Forgets an inode, and what it lacked.
     DeleteInode(Ino),
+    /// Inserts or replaces by `ino`.
+    PutPartial(PartialRow),
+    /// The file is whole: forgets what it lacked, and its extents.
+    DeletePartial(Ino),
+    /// Inserts a range; those of its kind that begin in it or at its end are replaced by it.
+    PutExtent(ExtentRow),
     /// Inserts or replaces by target and key.
     PutAttribute(AttributeRow),
     /// Forgets attributes.
@@ -331,6 +366,8 @@ pub struct Snapshot {
     pub targets: Vec<TargetRow>,
     /// All inodes, by number.
     pub inodes: Vec<InodeRow>,
+    /// All files that are not wholly local, by number.
+    pub partials: Vec<PartialRow>,
     /// All attempts, by number.
     pub attempts: Vec<AttemptRow>,
     /// All parts, by attempt and number.

@@ -31,7 +31,7 @@ const WAL_LIMIT_BYTES: i64 = 64 << 20;
 
 /// Step `n` leads from schema `n` to `n + 1`; PRAGMA user_version holds the number. Never edit a
 /// step that was released: add one.
-const STEPS: &[&str] = &[FIRST];
+const STEPS: &[&str] = &[FIRST, PARTIAL];
 
 /// 64-bit unsigned numbers are stored as the signed number with the same bits (J3); times are
 /// nanoseconds since the epoch; enumerations are the numbers of codec.rs.
@@ -174,6 +174,24 @@ CREATE TABLE record (
 pub(super) fn exists(dir: &Path) -> bool {
     dir.join(FILE_NAME).exists()
 }
+
+/// Files that are written to while most of them is still in the bucket only (C7).
+const PARTIAL: &str = "
+CREATE TABLE partial (
+    ino  INTEGER PRIMARY KEY,
+    etag TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    end  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE extent (
+    ino     INTEGER NOT NULL,
+    fetched INTEGER NOT NULL,
+    start   INTEGER NOT NULL,
+    end     INTEGER NOT NULL,
+    PRIMARY KEY (ino, fetched, start)
+) STRICT, WITHOUT ROWID;
+";
 
 /// Makes the file if there is none, for the owner alone: SQLite gives the WAL the same mode.
 pub(super) fn prepare_file(dir: &Path) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::journal::{Content, InodeRow};
+use crate::journal::{Content, Hold, InodeRow, PartialRow};
 use crate::types::{FileKind, Ino, TimeNs};
 
 /// What is known of a directory's entries.
@@ -51,6 +51,8 @@ pub struct Inode {
     pub row: InodeRow,
     /// The journal has its row.
     pub persisted: bool,
+    /// What its dirty content still lacks (C7); has a row of its own.
+    pub partial: Option<PartialRow>,
     /// Of directories.
     pub dir: Option<DirState>,
     /// The kernel's references.
@@ -87,6 +89,18 @@ impl Inode {
     /// Local content differs from the bucket, or may.
     pub fn is_dirty(&self) -> bool {
         matches!(self.row.content, Content::Open | Content::Flushed | Content::Closed | Content::Torn)
+    }
+
+    /// Ranges of its remote version that are not here are still needed: by an open handle, or to make
+    /// its dirty content whole (C7). Neither that version nor its key may go meanwhile.
+    pub fn needs_remote(&self) -> bool {
+        let open = self.handles > 0;
+        match (&self.partial, self.row.content) {
+            // Its base is gone: there is nothing left to be kept.
+            (Some(_), _) if self.row.hold == Some(Hold::Incomplete) => false,
+            (Some(_), _) => open || self.row.linked,
+            (None, content) => open && content == Content::Absent,
+        }
     }
 
     /// Something here has no equal in the bucket yet; `key` is its wanted key.

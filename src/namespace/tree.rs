@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::journal::{Content, Counter, InodeRow, Journal, Numbers, Op, Remote, RemovalRow, Snapshot};
+use crate::journal::{Content, Counter, InodeRow, Journal, Numbers, Op, PartialRow, Remote, RemovalRow, Snapshot};
 use crate::types::{Attrs, FileKind, Ino, Key, TargetId, TimeNs};
 
 use super::error::Result;
@@ -63,6 +63,11 @@ impl Tree {
         };
         for row in &snapshot.inodes {
             tree.adopt(row.clone());
+        }
+        for partial in &snapshot.partials {
+            if let Some(inode) = tree.inodes.get_mut(&partial.ino) {
+                inode.partial = Some(partial.clone());
+            }
         }
         for removal in &snapshot.removals {
             tree.removals.insert((removal.target, removal.key.clone()), removal.clone());
@@ -286,6 +291,16 @@ impl Tree {
         inode.row.remote = remote;
     }
 
+    /// Takes over what a dirty file lacks (C7), and queues it; `None`: nothing.
+    pub fn set_partial(&mut self, ino: Ino, partial: Option<PartialRow>, ops: &mut Vec<Op>) {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        if inode.partial == partial {
+            return;
+        }
+        ops.push(partial.clone().map_or(Op::DeletePartial(ino), Op::PutPartial));
+        inode.partial = partial;
+    }
+
     /// Queues the row of an inode, and those of ancestors that have none yet.
     pub fn persist(&mut self, ino: Ino, ops: &mut Vec<Op>) {
         let mut missing = Vec::new();
@@ -329,6 +344,7 @@ impl Inode {
         Inode {
             row,
             persisted: false,
+            partial: None,
             dir,
             lookups: 0,
             handles: 0,

@@ -103,9 +103,16 @@ pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs, mount_uuid: &str) -> Step
         return if now >= at { Step::Recheck(recheck, remote.clone()) } else { Step::At(at) };
     }
     let Some(step) = wanted_step(inode, &key) else { return Step::Nothing };
+    if is_read_from(tree, inode, &key, &step) {
+        return Step::Blocked;
+    }
     let expected = match occupants(tree, inode, &key) {
         Occupied::Free(expected) => expected,
         Occupied::By(others) => {
+            if others.iter().any(|other| is_filling(tree, *other)) {
+                // Out of the way it cannot go before it has what it still needs.
+                return Step::Blocked;
+            }
             if let Some(stuck) = others.iter().find(|other| needs_displacing(tree, **other, ino)) {
                 return displace(tree, *stuck, mount_uuid).unwrap_or(Step::Blocked);
             }
@@ -119,6 +126,22 @@ pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs, mount_uuid: &str) -> Step
         Wanted::Send(body) => Step::Send(job(&key, expected), body),
         Wanted::Copy(remote) => Step::Copy(job(&key, expected), remote),
     }
+}
+
+/// C7: the step would replace a version of which a handle, here or of an inode that was moved away,
+/// still fetches ranges. Its release, or the end of its fill, unblocks.
+fn is_read_from(tree: &Tree, inode: &Inode, key: &Key, step: &Wanted) -> bool {
+    let onto_itself = matches!(step, Wanted::Copy(remote) if remote.key == *key) && inode.needs_remote();
+    let moved_away = tree
+        .removal(inode.row.target, key)
+        .and_then(|removal| tree.get(removal.ino))
+        .is_some_and(|other| other.ino() != inode.ino() && other.needs_remote());
+    onto_itself || moved_away
+}
+
+/// C7: dirty, and still being made whole from its remote version.
+fn is_filling(tree: &Tree, ino: Ino) -> bool {
+    tree.get(ino).is_some_and(|inode| inode.partial.is_some() && inode.needs_remote())
 }
 
 enum Wanted {
@@ -148,6 +171,8 @@ fn wanted_step(inode: &Inode, key: &Key) -> Option<Wanted> {
         FileKind::File => match row.content {
             // R3: what is open, torn or held keeps its old key until a program has closed it.
             Content::Open | Content::Flushed | Content::Torn => None,
+            // C7: not before all of it is here.
+            Content::Closed if inode.partial.is_some() => None,
             Content::Closed => match (row.backing, row.mark) {
                 (Some(backing), Some(mark)) => Some(Wanted::Send(Body::File { backing, mark })),
                 _ => None,
@@ -174,10 +199,8 @@ fn occupants(tree: &Tree, inode: &Inode, key: &Key) -> Occupied {
         .copied()
         .filter(|other| *other != inode.ino())
         .filter(|other| {
-            tree.get(*other).is_some_and(|other| {
-                // An unlinked inode needs its key while a reader still fetches from it.
-                other.row.linked || (other.handles > 0 && other.row.content == Content::Absent)
-            })
+            // An unlinked inode needs its key while a handle still fetches from it.
+            tree.get(*other).is_some_and(|other| other.row.linked || other.needs_remote())
         })
         .collect();
     if !needing.is_empty() {

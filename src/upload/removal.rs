@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::failpoint;
-use crate::journal::{Content, Durability, Op, RemovalRow};
-use crate::namespace::Tree;
+use crate::journal::{Durability, Op, RemovalRow};
+use crate::namespace::{Inode, Tree};
 use crate::store::{ErrorKind, HeadOptions, Outcome};
 use crate::types::{Ino, Key, TargetId};
 
@@ -38,9 +38,12 @@ fn judge(tree: &Tree, target: TargetId, key: &Key) -> Removal {
             if same {
                 return Removal::NeededBy(*ino);
             }
-        } else if inode.handles > 0 && inode.row.content == Content::Absent {
-            return Removal::Needed;
         }
+    }
+    // C7: whose version it was, or still is, fetches ranges of it.
+    let mut users = tree.at_remote(target, key).iter().chain(std::iter::once(&row.ino));
+    if users.any(|ino| tree.get(*ino).is_some_and(Inode::needs_remote)) {
+        return Removal::Needed;
     }
     // A program has made the name anew: its version replaces this one when it is closed. Until
     // then the old one is the only good one (P2).

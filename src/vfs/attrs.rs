@@ -41,6 +41,9 @@ impl Vfs {
             stat.ctime = stat.ctime.max(live.ctime);
             stat.ttl = stat.ttl.min(LIVE_TTL);
         }
+        if self.is_partial(ino) {
+            stat.ttl = stat.ttl.min(LIVE_TTL);
+        }
         Ok(stat)
     }
 
@@ -140,6 +143,10 @@ impl Vfs {
     /// over; a file that was not written to meanwhile still counts as unchanged.
     fn set_backing_mtime(&self, ino: Ino, mtime: TimeNs, state: &mut Locked) -> Result<()> {
         let Some(session) = state.session.as_mut() else { return Ok(()) };
+        if self.is_partial(ino) {
+            // Its row tells the time, and the file gets it when it is whole.
+            return Ok(());
+        }
         let (backing, file) = self.inner.backing_file(ino)?;
         let now = mark(&file)?;
         let untouched = same_mark(&now, &session.base);
@@ -180,8 +187,10 @@ impl Vfs {
         }
         if size == 0 {
             self.begin_truncated(ino, Durability::Buffered, state).await?;
+        } else if self.is_partly_here(ino, state)? {
+            self.truncate_partly(ino, size, state).await?;
         } else {
-            self.ensure_local(ino, state).await?;
+            self.ensure_local(ino).await?;
             self.begin_session(ino, Durability::Buffered, state).await?;
             // J2: the row is on disk before the file is cut.
             self.inner.namespace.barrier().await?;

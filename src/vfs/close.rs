@@ -11,7 +11,7 @@ use crate::types::{BackingNo, Ino};
 
 use super::error::{Error, Result};
 use super::locks::Locked;
-use super::session::{Mode, Prior, Verdict, judge};
+use super::session::{Mode, Prior, Session, Verdict, judge};
 use super::{ClosePolicy, KilledWriter, Vfs};
 
 /// Pauses before the lease of a session without writers is asked for again: the kernel lets go of
@@ -51,8 +51,10 @@ impl Vfs {
         // that was closed is on its way out: its RELEASE comes after the answer to its close.
         let all_flushed = self.inner.handles.mark_flushed(ino, fh);
         let (backing, file) = self.inner.backing_file(ino)?;
-        let now = mark(&file)?;
-        let changed = !same_mark(&now, &session.base);
+        // Of a file that is not wholly here a session begins with its first change.
+        let partial = self.is_partial(ino);
+        let now = self.mark_now(ino, &file)?;
+        let changed = partial || !same_mark(&now, &session.base);
         if let Some(hold) = session.hold {
             // A mark that an earlier close left would be uploaded if the daemon ended now.
             return self.take_mark_back(ino, Some(hold)).await;
@@ -93,8 +95,22 @@ impl Vfs {
             {
                 registrar.unregister(id);
             }
-            if let Some((fill, backing)) = state.fill.take() {
-                self.end_fill(ino, fill, backing).await;
+            let (partial, linked, held) = self
+                .with_inode(ino, |inode| {
+                    (inode.partial.is_some(), inode.row.linked, inode.row.hold == Some(Hold::Incomplete))
+                })
+                .unwrap_or_default();
+            if partial && linked {
+                // What is gone for good is not asked for after each reader.
+                if !held {
+                    self.fill_later(ino, &mut state, Duration::ZERO);
+                }
+            } else if let Some((fill, backing)) = state.fill.take() {
+                if partial {
+                    fill.cancel().await;
+                } else {
+                    self.end_fill(ino, fill, backing).await;
+                }
             }
         }
         self.inner.namespace.touch(|tree| {
@@ -193,14 +209,17 @@ impl Vfs {
             }
             Err(error) => return Err(error),
         };
-        if !self.inner.cache.is_quiescent(&file)? {
+        let partial = self.is_partial(ino);
+        // The kernel never had a file that is not wholly here; we have it open for writing ourselves.
+        if !partial && !self.inner.cache.is_quiescent(&file)? {
             return Ok(false);
         }
-        let now = self.with_synced(ino, mark(&file)?)?;
-        let verdict = judge(&session, !same_mark(&now, &session.base));
+        let now = self.with_synced(ino, self.mark_now(ino, &file)?)?;
+        let session = settled_by_writes(session, state);
+        let verdict = judge(&session, partial || !same_mark(&now, &session.base));
         let full = verdict == Verdict::Closed && self.disk_is_full();
         let verdict = if full { Verdict::Held(Hold::DiskFull) } else { verdict };
-        let now = if verdict == Verdict::Closed { self.tag_closed(ino, &file, now)? } else { now };
+        let now = if verdict == Verdict::Closed && !partial { self.tag_closed(ino, &file, now)? } else { now };
         let (linked, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return false };
             match verdict {
@@ -243,6 +262,9 @@ impl Vfs {
             if !clean {
                 self.sync_soon(ino);
             }
+            if partial {
+                self.fill_later(ino, state, Duration::ZERO);
+            }
         }
         Ok(true)
     }
@@ -279,6 +301,15 @@ impl Vfs {
     pub(super) fn disk_is_full(&self) -> bool {
         self.inner.cache.disk_space().is_ok_and(|space| space.available.saturating_mul(space.block_size) < DISK_FULL)
     }
+}
+
+/// Bytes that were missing for good do not count once programs have written all of them.
+fn settled_by_writes(mut session: Session, state: &Locked) -> Session {
+    if state.fill.as_ref().is_none_or(|(fill, _)| fill.is_full()) {
+        session.hold = session.hold.filter(|hold| *hold != Hold::Incomplete);
+        session.prior.hold = session.prior.hold.filter(|hold| *hold != Hold::Incomplete);
+    }
+    session
 }
 
 /// C6: signals that end a program in the middle of what it was doing.

@@ -11,7 +11,6 @@ use crate::namespace::{Mapping, Tree};
 use crate::types::{Attrs, BackingNo, Ino};
 
 use super::error::{Error, Result};
-use super::locks::Locked;
 use super::{Inner, Vfs};
 
 /// Bytes read at once when content is summed.
@@ -19,14 +18,7 @@ const SUM_CHUNK: usize = 1 << 20;
 
 impl Vfs {
     /// The whole content is here, in a backing file, when this returns.
-    pub(super) async fn ensure_local(&self, ino: Ino, state: &mut Locked) -> Result<()> {
-        if let Some((fill, backing)) = state.fill.clone() {
-            let crc = fill.complete().await.map_err(|error| self.download_error(ino, error))?;
-            self.adopt(ino, backing, Some(crc)).await?;
-            state.fill = None;
-            self.serve_from_file(ino, backing)?;
-            return Ok(());
-        }
+    pub(super) async fn ensure_local(&self, ino: Ino) -> Result<()> {
         let (content, unverified) = self.inner.namespace.read(|tree| {
             let inode = tree.get(ino).ok_or(Error::NotFound)?;
             Ok::<_, Error>((inode.row.content, inode.unverified))

@@ -67,9 +67,16 @@ impl Handles {
     }
 
     /// The content of an inode has arrived whole: its handles go on from the file.
-    pub(super) fn replace_sources(&self, ino: Ino, file: &Arc<File>) {
+    pub(super) fn replace_sources(&self, ino: Ino, read: &Arc<File>, write: &Arc<File>) {
         for handle in self.table().values_mut().filter(|handle| handle.ino == ino) {
-            handle.source = Source::File(file.clone());
+            handle.source = Source::File(if handle.write { write.clone() } else { read.clone() });
+        }
+    }
+
+    /// The content of an inode arrives by another way: its handles follow.
+    pub(super) fn replace_fill(&self, ino: Ino, fill: &Fill) {
+        for handle in self.table().values_mut().filter(|handle| handle.ino == ino) {
+            handle.source = Source::Fill(fill.clone());
         }
     }
 

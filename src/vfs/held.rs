@@ -15,7 +15,7 @@ use crate::cache::mark;
 use crate::disk;
 use crate::failpoint;
 use crate::journal::{Content, Durability, Hold, Mark};
-use crate::namespace::{self, Lookup, Unlinked};
+use crate::namespace::{self, Inode, Lookup, Unlinked};
 use crate::store::{ErrorKind, HeadOptions};
 use crate::types::{Ino, TimeNs};
 
@@ -51,6 +51,8 @@ pub struct HeldFile {
     pub since: TimeNs,
     /// Permission bits.
     pub mode: u32,
+    /// Parts of it are not here (C7): its file has holes there.
+    pub incomplete: bool,
     /// The file that has the content.
     pub file: PathBuf,
     /// What the bucket has at its path.
@@ -77,6 +79,9 @@ pub enum HeldError {
     /// C4.
     #[error("somebody can still write to it: end the program that has it open or mapped (fuser shows it), then repeat")]
     Writable,
+    /// C7.
+    #[error("parts of it are not here: it can be accepted once they are fetched or written, if they are not gone")]
+    Incomplete,
     /// The directory that it was in.
     #[error("its directory is not there any more: make it first, or save the content elsewhere")]
     NoDirectory,
@@ -110,10 +115,11 @@ impl Vfs {
     pub async fn held(&self) -> Result<Vec<HeldFile>, Error> {
         let rows: Vec<_> = self.inner.namespace.read(|tree| {
             let held = tree.inodes().filter(|inode| inode.row.content == Content::Torn);
-            held.map(|inode| (inode.row.clone(), tree.shown_held_path(inode.ino()))).collect()
+            let told = |inode: &Inode| (inode.row.clone(), inode.partial.is_some(), tree.shown_held_path(inode.ino()));
+            held.map(told).collect()
         });
         let mut files = Vec::with_capacity(rows.len());
-        for (row, path) in rows {
+        for (row, incomplete, path) in rows {
             let (Some(hold), Some(backing)) = (row.hold, row.backing) else { continue };
             let file = self.inner.cache.path(backing)?;
             let stat = disk::lstat(&file)?;
@@ -128,6 +134,7 @@ impl Vfs {
                 // Recovery made the file then, or its writer wrote to it last; nobody has since.
                 since: stat.ctime,
                 mode: row.attrs.mode,
+                incomplete,
                 file,
                 bucket: InBucket::Unknown(None),
             });
@@ -177,6 +184,9 @@ impl Vfs {
         self.still_held(ino, generation)?;
         if state.writers > 0 || state.session.is_some() {
             return Err(HeldError::Writable);
+        }
+        if self.is_partial(ino) {
+            return Err(HeldError::Incomplete);
         }
         let (backing, file) = self.inner.backing_file(ino)?;
         if !self.quiet(&file)? {
@@ -279,7 +289,10 @@ impl Vfs {
         }
         match discarded.unlinked {
             Some(unlinked) => self.after_unlink(unlinked),
-            None => self.trash(discarded.trash),
+            None => {
+                self.trash(discarded.trash);
+                self.abandon_fill(ino);
+            }
         }
         self.inner.uploader.let_go(ino);
         if let Some(moved) = discarded.moved {

@@ -20,7 +20,7 @@ use super::reply::SetAttr;
 /// Larger transfers leave the async threads: they take longer than a thread switch.
 const INLINE: usize = 128 << 10;
 
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|error| Error::Io(io::Error::other(error.to_string())))??)
 }
@@ -62,7 +62,18 @@ impl Vfs {
     }
 
     pub(super) async fn do_write(&self, ino: Ino, fh: u64, offset: u64, data: Bytes, kill_suid: bool) -> Result<u32> {
-        let handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
+        if kill_suid {
+            let nobody = super::reply::Caller { uid: u32::MAX, gid: u32::MAX, pid: 0 };
+            self.do_setattr(ino, SetAttr::default(), nobody).await?;
+        }
+        let mut handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
+        while let Source::Fill(_) = handle.source {
+            if let Some(written) = self.write_partly(ino, offset, data.clone()).await? {
+                return Ok(written);
+            }
+            // It has become whole meanwhile.
+            handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
+        }
         let file = match handle.source {
             Source::File(file) if handle.write => file,
             // A request after a mode was refused, or written back from a mapping through another
@@ -72,10 +83,6 @@ impl Vfs {
                 Arc::new(self.inner.cache.open_write(backing)?)
             }
         };
-        if kill_suid {
-            let nobody = super::reply::Caller { uid: u32::MAX, gid: u32::MAX, pid: 0 };
-            self.do_setattr(ino, SetAttr::default(), nobody).await?;
-        }
         let length = u32::try_from(data.len()).map_err(|_| Error::Invalid)?;
         if data.len() <= INLINE {
             file.write_all_at(&data, offset)?;
@@ -103,8 +110,16 @@ impl Vfs {
         if !handle.write {
             return Err(Error::BadHandle);
         }
-        let state = self.inner.locks.lock(ino).await;
-        let done = self.fallocate_locked(ino, offset, length, mode).await;
+        let mut state = self.inner.locks.lock(ino).await;
+        let done = if state.fill.is_some() {
+            let end = offset.checked_add(length).ok_or(Error::TooLarge);
+            match end {
+                Ok(end) => self.fallocate_partly(ino, offset..end, mode, &mut state).await,
+                Err(error) => Err(error),
+            }
+        } else {
+            self.fallocate_locked(ino, offset, length, mode).await
+        };
         self.inner.locks.release(ino, state);
         done
     }

@@ -19,6 +19,7 @@ mod content;
 mod dirs;
 mod error;
 mod exchange;
+mod filler;
 mod handles;
 mod held;
 mod io;
@@ -26,6 +27,7 @@ mod locks;
 mod marks;
 mod names;
 mod open;
+mod partial;
 mod rebuild;
 mod recover;
 mod reply;
@@ -235,8 +237,8 @@ impl Vfs {
     }
 
     fn serve_from_file(&self, ino: Ino, backing: crate::types::BackingNo) -> Result<()> {
-        let file = Arc::new(self.inner.cache.open_read(backing)?);
-        self.inner.handles.replace_sources(ino, &file);
+        let (read, write) = (self.inner.cache.open_read(backing)?, self.inner.cache.open_write(backing)?);
+        self.inner.handles.replace_sources(ino, &Arc::new(read), &Arc::new(write));
         Ok(())
     }
 }

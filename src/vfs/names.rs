@@ -198,6 +198,7 @@ impl Vfs {
 
     pub(super) fn after_unlink(&self, unlinked: Unlinked) {
         self.trash(unlinked.trash);
+        self.abandon_fill(unlinked.ino);
         self.inner.uploader.let_go(unlinked.ino);
         if let Some((target, key)) = unlinked.removal {
             self.inner.uploader.removal_owed(target, key);

@@ -45,8 +45,11 @@ impl Vfs {
         let durability = durability(flags);
         if write && flags & libc::O_TRUNC != 0 {
             self.begin_truncated(ino, durability, state).await?;
+        } else if write && self.is_partly_here(ino, state)? {
+            // C7: its session begins with the first write, of which we hear.
+            self.ensure_fill(ino, state).await?;
         } else if write {
-            self.ensure_local(ino, state).await?;
+            self.ensure_local(ino).await?;
             self.begin_session(ino, durability, state).await?;
         } else {
             self.ensure_readable(ino, state).await?;
@@ -83,22 +86,11 @@ impl Vfs {
 
     /// Content for a reader: whole if it is small, otherwise served while it arrives.
     async fn ensure_readable(&self, ino: Ino, state: &mut Locked) -> Result<()> {
-        if state.fill.is_some() {
+        if self.is_partly_here(ino, state)? {
+            self.ensure_fill(ino, state).await?;
             return Ok(());
         }
-        let (absent, size) = self.with_inode(ino, |inode| (inode.row.content == Content::Absent, inode.row.size))?;
-        if !absent || size <= self.inner.options.whole_below {
-            return self.ensure_local(ino, state).await;
-        }
-        let (mapping, remote) = self.remote(ino)?;
-        if mapping.is_offline() {
-            return Err(Error::Offline);
-        }
-        self.make_room(size).await?;
-        let (backing, file) = self.inner.cache.create_clean(size)?;
-        let fill = self.inner.downloader.fill(&mapping.store, remote, Arc::new(file));
-        state.fill = Some((fill, backing));
-        Ok(())
+        self.ensure_local(ino).await
     }
 
     /// C2: `open` is journaled before anybody can write. Over content whose mark counts after a power
@@ -154,13 +146,19 @@ impl Vfs {
     /// the old content is untouched until the row is on disk; otherwise the one backing file of all
     /// handles is truncated (C1).
     pub(super) async fn begin_truncated(&self, ino: Ino, durability: Durability, state: &mut Locked) -> Result<()> {
-        if state.fill.is_some() {
-            self.ensure_local(ino, state).await?;
+        let used = state.count > 0 || state.session.is_some();
+        if used && self.is_partly_here(ino, state)? {
+            self.truncate_partly(ino, 0, state).await?;
+            if let Some(session) = state.session.as_mut() {
+                session.fresh = true;
+                session.prior.hold = None;
+            }
+            return self.record_size(ino, 0).await;
         }
-        if state.count > 0 || state.session.is_some() {
+        if used {
             let local = self.with_inode(ino, |inode| inode.row.content != Content::Absent)?;
             if !local {
-                self.ensure_local(ino, state).await?;
+                self.ensure_local(ino).await?;
             }
             self.begin_session(ino, durability, state).await?;
             let (backing, _) = self.inner.backing_file(ino)?;
@@ -174,6 +172,10 @@ impl Vfs {
                 session.prior.hold = None;
             }
             return self.record_size(ino, 0).await;
+        }
+        if let Some((fill, _)) = state.fill.take() {
+            // What was being made whole is not wanted any more.
+            fill.cancel().await;
         }
         let (tag, prior) = self.inner.namespace.read(|tree| {
             let inode = tree.get(ino).ok_or(Error::NotFound)?;
@@ -198,6 +200,7 @@ impl Vfs {
             inode.row.ctime = base.ctime;
             inode.unverified = false;
             tree.persist(ino, ops);
+            tree.set_partial(ino, None, ops);
             Ok::<_, Error>(old)
         });
         let old = match old {

@@ -112,8 +112,10 @@ fn settle(
         }
         return Ok(());
     }
+    let partial = namespace.read(|tree| tree.get(row.ino).is_some_and(|inode| inode.partial.is_some()));
     let file = row.backing.map(|backing| cache.open_read(backing));
     let verdict = match &file {
+        Some(Ok(_)) if partial => judge_partial(row, start.rebooted),
         Some(Ok(file)) => judge(cache, row, file, start)?,
         Some(Err(crate::cache::Error::Io(error))) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(super::Error::Io(std::io::Error::other(error.to_string())));
@@ -131,6 +133,20 @@ fn settle(
         _ => None,
     };
     apply(namespace, cache, row, verdict, file, start)
+}
+
+/// C7: of a file that is not wholly here neither times nor lease tell anything, but the daemon alone
+/// wrote to it, and took its mark back before each change.
+fn judge_partial(row: &InodeRow, rebooted: bool) -> Verdict {
+    let synced = row.mark.is_some_and(|marked| marked.synced);
+    match row.content {
+        Content::Closed | Content::Flushed if !rebooted || synced => Verdict::Upload,
+        Content::Closed | Content::Flushed => Verdict::Torn(Hold::Power),
+        Content::Open => Verdict::Torn(row.hold.unwrap_or(if rebooted { Hold::Power } else { Hold::Crash })),
+        // Not on the disk, it must not hide the good version.
+        Content::Torn if rebooted && row.linked && row.mark.is_some() && !synced => Verdict::Torn(Hold::Power),
+        Content::Torn | Content::Absent | Content::Clean => Verdict::Keep,
+    }
 }
 
 fn judge(cache: &Cache, row: &InodeRow, file: &File, start: Start<'_>) -> Result<Verdict> {
@@ -209,7 +225,13 @@ fn apply(
                 "torn: kept here, not uploaded; the bucket keeps the last good version"
             );
             // Descriptors and mappings of the dead mount go on writing to the old backing inode.
+            let lacking = namespace.read(|tree| tree.get(row.ino).is_some_and(|inode| inode.partial.is_some()));
             let fresh = match row.backing {
+                // The kernel never had it.
+                Some(backing) if lacking => {
+                    cache.tell(backing, size, false);
+                    Some(backing)
+                }
                 Some(backing) => {
                     let tag =
                         namespace.read(|tree| super::Vfs::tag(tree, row.ino, TagState::Open(start.boot_id.to_owned())));
@@ -221,7 +243,7 @@ fn apply(
             let ((), commit) =
                 namespace.update(Durability::Disk, |tree, ops| hold_torn(tree, row.ino, hold, fresh, size, ops));
             futures::executor::block_on(commit.durable())?;
-            if let Some(old) = row.backing {
+            if let Some(old) = row.backing.filter(|old| Some(*old) != fresh) {
                 cache.discard(old);
             }
         }
@@ -240,6 +262,7 @@ fn apply(
                     inode.row.size = inode.row.remote.as_ref().map_or(0, |remote| remote.size);
                     inode.row.generation = inode.row.remote_generation;
                     tree.persist(row.ino, ops);
+                    tree.set_partial(row.ino, None, ops);
                 }
                 if !row.linked {
                     // Held aside: nothing is left to hold.

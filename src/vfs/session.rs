@@ -1,5 +1,9 @@
 //! What is known of an inode while programs have it open. Pure.
 
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
 use crate::download::Fill;
 use crate::journal::{Content, Hold, Mark};
 use crate::types::BackingNo;
@@ -47,13 +51,15 @@ pub(super) struct OpenState {
     pub(super) session: Option<Session>,
     /// Content that is still arriving, and its backing file.
     pub(super) fill: Option<(Fill, BackingNo)>,
+    /// Makes the file whole (C7); told to begin at once.
+    pub(super) filler: Option<Arc<Notify>>,
     /// Somebody already asks for the lease of a session without writers.
     pub(super) polled: bool,
 }
 
 impl OpenState {
     pub(super) fn is_idle(&self) -> bool {
-        self.count == 0 && self.session.is_none() && self.fill.is_none()
+        self.count == 0 && self.session.is_none() && self.fill.is_none() && self.filler.is_none()
     }
 }
 
@@ -78,6 +84,8 @@ pub(super) fn judge(session: &Session, changed: bool) -> Verdict {
         // After a power cut, or without a journal, bytes may be missing that no later session knows of: only a program
         // that writes all of it anew settles it.
         (None, Some(hold @ (Hold::Power | Hold::Journal))) if !session.fresh => Verdict::Held(hold),
+        // Bytes are missing that are nowhere any more.
+        (None, Some(Hold::Incomplete)) if !session.fresh => Verdict::Held(Hold::Incomplete),
         (None, _) => Verdict::Closed,
     }
 }
@@ -101,6 +109,8 @@ mod tests {
         assert_eq!(judge(&session(false, None, Some(Hold::Crash)), false), Verdict::Unchanged);
         assert_eq!(judge(&session(false, None, Some(Hold::Power)), true), Verdict::Held(Hold::Power));
         assert_eq!(judge(&session(true, None, Some(Hold::Power)), true), Verdict::Closed);
+        assert_eq!(judge(&session(false, None, Some(Hold::Incomplete)), true), Verdict::Held(Hold::Incomplete));
+        assert_eq!(judge(&session(true, None, Some(Hold::Incomplete)), true), Verdict::Closed);
         let killed = Some(Hold::KilledWriter);
         assert_eq!(judge(&session(true, killed, None), true), Verdict::Held(Hold::KilledWriter));
         assert_eq!(judge(&session(false, killed, None), false), Verdict::Unchanged, "it wrote nothing");

@@ -32,6 +32,7 @@ impl Vfs {
         guardian.spawn("replaced", self.clone().take_replaced(replaced, shutdown.clone()));
         guardian.spawn("sync", self.clone().sync_closed(syncs, shutdown.clone()));
         guardian.spawn("space", self.clone().keep_space(shutdown.clone()));
+        guardian.spawn("fill", self.clone().fill_all());
         guardian.spawn("probe", self.clone().probe_offline(shutdown));
     }
 
@@ -93,7 +94,7 @@ impl Vfs {
         let (_, file) = self.inner.backing_file(ino)?;
         let synced = self.sync_backing(file, marked).await?;
         let (_, file) = self.inner.backing_file(ino)?;
-        if !same_mark(&mark(&file)?, &marked) {
+        if !self.is_partial(ino) && !same_mark(&mark(&file)?, &marked) {
             return Ok(());
         }
         let ((), commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {

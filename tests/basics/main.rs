@@ -10,6 +10,7 @@ mod handles;
 mod kinds;
 mod names;
 mod others;
+mod partly;
 
 use harness::{Cloud, Mount, Options};
 

@@ -6,6 +6,7 @@ mod harness;
 mod failpoints;
 mod moments;
 mod names;
+mod partly;
 mod recover;
 mod scan;
 mod starts;

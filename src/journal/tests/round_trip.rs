@@ -4,8 +4,8 @@ use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof, proptest
 
 use super::{journal, put};
 use crate::journal::{
-    AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, Hold, InodeRow, Journal, Mark,
-    Op, PartRow, RecordOutcome, RecordRow, Remote, RemovalRow,
+    AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, ExtentRow, Hold, InodeRow,
+    Journal, Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow,
 };
 use crate::types::{Attrs, BackingNo, Crc64, ETag, FileKind, Ino, Key, TargetId, TimeNs};
 
@@ -48,7 +48,14 @@ fn content() -> BoxedStrategy<Content> {
 }
 
 fn hold() -> BoxedStrategy<Hold> {
-    prop_oneof![Just(Hold::Crash), Just(Hold::Power), Just(Hold::KilledWriter), Just(Hold::DiskFull)].boxed()
+    prop_oneof![
+        Just(Hold::Crash),
+        Just(Hold::Power),
+        Just(Hold::KilledWriter),
+        Just(Hold::DiskFull),
+        Just(Hold::Incomplete)
+    ]
+    .boxed()
 }
 
 fn mark() -> BoxedStrategy<Mark> {
@@ -201,11 +208,15 @@ proptest! {
     #[test]
     fn rows_come_back_as_they_were_written(
         inode in inode(), attribute in attribute(), attempt in attempt(), part in part(), removal in removal(),
-        announcement in announcement(), record in record(), value in text(),
+        announcement in announcement(), record in record(), value in text(), base in (text(), number(), number()),
     ) {
         let (dir, journal) = journal();
         let part = PartRow { attempt: attempt.attempt, ..part };
+        let partial = PartialRow { ino: inode.ino, etag: ETag(base.0), size: base.1, end: base.2 };
+        let extent = |start, end, fetched| ExtentRow { ino: inode.ino, start, end, fetched };
         put(&journal, vec![
+            Op::PutPartial(partial.clone()), Op::PutExtent(extent(4, 8, false)), Op::PutExtent(extent(20, 24, false)),
+            Op::PutExtent(extent(6, 30, true)), Op::PutExtent(extent(4, 20, false)), Op::PutExtent(extent(4, 24, false)),
             Op::PutInode(Box::new(inode.clone())), Op::PutAttribute(attribute.clone()), Op::PutAttempt(attempt.clone()),
             Op::PutPart(part.clone()), Op::PutRemoval(removal.clone()), Op::PutAnnouncement(announcement.clone()),
             Op::PutRecord(record.clone()), Op::SetMeta("boot-id", value.clone()),
@@ -214,6 +225,8 @@ proptest! {
         let journal = Journal::open(dir.path()).unwrap();
         let all = journal.load().unwrap();
         assert_eq!(all.inodes, std::slice::from_ref(&inode));
+        assert_eq!(all.partials, std::slice::from_ref(&partial));
+        assert_eq!(journal.extents(inode.ino).unwrap(), [extent(4, 24, false), extent(6, 30, true)]);
         assert_eq!(all.attempts, std::slice::from_ref(&attempt));
         assert_eq!(all.parts, [part]);
         assert_eq!(all.removals, std::slice::from_ref(&removal));
@@ -227,7 +240,9 @@ proptest! {
             Op::DeleteAttempt(attempt.attempt), Op::DeleteRemoval(removal.target, removal.key),
             Op::DeleteAnnouncement(announcement.seq), Op::DeleteRecord(record.seq),
         ]);
+        assert_eq!(journal.extents(inode.ino).unwrap(), []);
         let all = journal.load().unwrap();
+        assert!(all.partials.is_empty());
         assert!(all.inodes.is_empty() && all.attempts.is_empty() && all.parts.is_empty());
         assert!(all.removals.is_empty() && all.announcements.is_empty() && all.records.is_empty());
         assert_eq!(journal.attribute(attribute.target, &attribute.key).unwrap(), None);
