@@ -11,12 +11,10 @@ use super::{Failure, Serve, background, log};
 use crate::config::{Config, Options};
 use crate::control::{self, Client};
 use crate::disk;
+use crate::fuse::FSTYPE;
 
 /// Where configurations live that are called by name.
 const CONFIG_DIR: &str = "/etc/ferryfs";
-
-/// The type under which the kernel lists our mounts.
-pub(super) const FSTYPE: &str = "fuse.ferryfs";
 
 /// Dead mounts that may lie on top of each other before somebody should look.
 const MAX_STALE: usize = 16;
@@ -38,7 +36,7 @@ pub(super) fn run_as(args: MountArgs, fake: bool, serve: Serve) -> Result<(), Fa
         });
     }
     let (config, dir) = prepare(&args)?;
-    if fake {
+    if fake || was_automounted(&args, &dir)? {
         return Ok(());
     }
     if args.foreground {
@@ -69,6 +67,13 @@ pub(super) fn run_as(args: MountArgs, fake: bool, serve: Serve) -> Result<(), Fa
     }
     words.push(dir.into());
     background::parent(&words, &config)
+}
+
+/// Whether looking at the directory has mounted there what mount(8) asks for: an automount unit does
+/// that for everybody who looks. What was mounted before has been refused by then.
+fn was_automounted(args: &MountArgs, dir: &Path) -> Result<bool, Failure> {
+    let mounted = disk::mount_info(dir).map_err(|error| Failure::failed(format!("cannot mount: {error}")))?;
+    Ok(mounted.is_some_and(|there| there.fstype == FSTYPE && Some(&there.source) == args.source.as_ref()))
 }
 
 /// The checked configuration and the canonical mount directory, free to be mounted on.

@@ -50,7 +50,7 @@ pub(super) fn run(args: &UmountArgs) -> Result<(), Failure> {
 /// The daemon is gone: what is left of its mount answers nobody.
 fn take_away(address: &Address) -> Result<(), Failure> {
     let failed = |error| Failure::failed(format!("cannot take away the dead mount: {error}"));
-    if disk::mount_info(&address.mount).map_err(failed)?.is_some_and(|mount| mount.fstype == super::mount::FSTYPE) {
+    if disk::mount_info(&address.mount).map_err(failed)?.is_some_and(|mount| mount.fstype == crate::fuse::FSTYPE) {
         disk::unmount(&address.mount, true).map_err(failed)?;
     }
     control::forget(address).map_err(failed)?;

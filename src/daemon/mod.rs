@@ -27,7 +27,7 @@ pub use scan::{Scanned, scan};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
@@ -35,6 +35,7 @@ use crate::config::{Config, Passthrough};
 use crate::control;
 use crate::control::Pending;
 use crate::disk;
+use crate::disk::DirLock;
 use crate::failpoint;
 use crate::fuse::{self, MountOptions, Mounted};
 use crate::task::Shutdown;
@@ -48,6 +49,10 @@ use signals::{Signals, Told};
 /// How long the drain of a SIGTERM may take before what is left is left to the next start. The
 /// service manager is told to wait as long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(600);
+/// How long a new mount waits for the drain of the one before it: less than systemd gives a mount (90 s).
+const HANDOVER_LIMIT: Duration = Duration::from_secs(60);
+/// How often it looks.
+const HANDOVER_LOOK: Duration = Duration::from_millis(20);
 /// How long the rooms may take to stop, once the mount is gone.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// The same when something is left anyway: requests under way are settled at the next start.
@@ -74,7 +79,7 @@ pub fn run(config: Config, dir: PathBuf, ready: Box<dyn FnOnce() + Send>) -> Res
 }
 
 fn serve(config: &Config, dir: &Path, ready: Box<dyn FnOnce() + Send>, runtime: &Runtime) -> Result<(), Error> {
-    let locks = build::lock(config)?;
+    let locks = lock(config, dir)?;
     let server = control::Server::bind(&config.state.dir).map_err(Error::io("open the control socket"))?;
     let rooms = build::rooms(config, runtime)?;
     runtime.block_on(rooms.check_stores())?;
@@ -111,6 +116,34 @@ fn serve(config: &Config, dir: &Path, ready: Box<dyn FnOnce() + Send>, runtime: 
     drop(registration);
     drop(locks);
     result.and(stopped)
+}
+
+/// J6. What umount(8) left of an earlier mount on `dir` still uploads: it is waited for.
+fn lock(config: &Config, dir: &Path) -> Result<Vec<DirLock>, Error> {
+    let begun = Instant::now();
+    let mut waiting = false;
+    loop {
+        let refused = match build::lock(config) {
+            Ok(locks) => return Ok(locks),
+            Err(error) => error,
+        };
+        let is_leaving = is_leaving(dir)?;
+        // The locks are the last that a daemon gives back, after its entry: one more look.
+        if !(is_leaving || waiting) || begun.elapsed() >= HANDOVER_LIMIT {
+            return Err(refused);
+        }
+        if is_leaving && !waiting {
+            tracing::info!(%refused, "it was unmounted and uploads what is left: waiting for its end");
+        }
+        waiting = is_leaving;
+        std::thread::sleep(HANDOVER_LOOK);
+    }
+}
+
+/// Whether a daemon of `dir` runs whose mount is gone.
+fn is_leaving(dir: &Path) -> Result<bool, Error> {
+    let mounted = disk::mount_info(dir).map_err(Error::io("look at the mount directory"))?;
+    Ok(mounted.is_none_or(|there| there.fstype != fuse::FSTYPE) && control::find(dir).is_some())
 }
 
 fn mount(config: &Config, dir: &Path, rooms: &Rooms, runtime: &Runtime) -> Result<Mounted, Error> {

@@ -33,4 +33,4 @@ mod opened;
 mod registrar;
 mod requests;
 
-pub use mount::{Ended, MountOptions, Mounted, mount};
+pub use mount::{Ended, FSTYPE, MountOptions, Mounted, mount};

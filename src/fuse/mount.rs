@@ -24,6 +24,9 @@ use crate::vfs::Vfs;
 /// `fuse.SUBTYPE` is the type that mount(8) and /proc/mounts show.
 const SUBTYPE: &str = "ferryfs";
 
+/// The type under which the kernel lists our mounts.
+pub const FSTYPE: &str = "fuse.ferryfs";
+
 /// Read-ahead of the page cache for files in server mode, KiB: one request of the largest size
 /// (`init.rs`) instead of eight of the kernel's 128 KiB.
 const READ_AHEAD_KIB: u32 = 1024;
