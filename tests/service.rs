@@ -130,7 +130,9 @@ impl Service {
     fn ends_well(&mut self, mount: &Mount, limit: Duration) {
         let status = self.until_ended(limit);
         assert!(status.success(), "{status}: {:?}", self.heard);
-        assert!(self.heard.iter().any(|message| message.is("STOPPING")), "{:?}", self.heard);
+        let last = self.heard.iter().rfind(|message| message.is("STOPPING"));
+        let told = last.and_then(|message| message.get("STATUS")).unwrap_or_else(|| panic!("{:?}", self.heard));
+        assert!(told.starts_with("left for the next start: ") || told.starts_with("everything is in"), "{told}");
         assert!(disk::mount_info(mount.dir()).unwrap().is_none(), "still mounted");
     }
 
