@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::disk;
 use crate::failpoint;
 use crate::journal::{Counter, Journal, Numbers};
-use crate::types::BackingNo;
+use crate::types::{BackingNo, TimeNs};
 
 use layout::{Layout, Place};
 use space::Space;
@@ -64,6 +64,8 @@ struct Inner {
     options: Options,
     numbers: Mutex<Numbers>,
     space: Mutex<Space>,
+    /// Nameless and empty; tells the time of the filesystem.
+    stamped: File,
 }
 
 impl Cache {
@@ -75,7 +77,18 @@ impl Cache {
         let layout = Layout::open(&options.state_dir, &options.cache_dir)?;
         let numbers = Mutex::new(Numbers::new(journal, Counter::Backing));
         let space = Mutex::new(Space::new(options.limit));
-        Ok(Cache { inner: Arc::new(Inner { layout, options, numbers, space }) })
+        let stamped = tempfile::tempfile_in(layout.root(Place::Dirty))?;
+        Ok(Cache { inner: Arc::new(Inner { layout, options, numbers, space, stamped }) })
+    }
+
+    /// The present time as the kernel stamps backing files: what it gave them before is not later, what it
+    /// will give them not earlier. Times of what has no backing file come from here, so that `find -newer`
+    /// and make(1) see all in the order in which it happened.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn now(&self) -> Result<TimeNs> {
+        Ok(disk::stamp_now(&self.inner.stamped)?)
     }
 
     fn space(&self) -> MutexGuard<'_, Space> {

@@ -5,10 +5,11 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps, futimens};
+use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps, UTIME_NOW, futimens};
 use rustix::io::retry_on_intr;
 
 use super::error::at;
+use super::fstat;
 use crate::types::TimeNs;
 
 /// Makes a file that must not exist and opens it for reading and writing. `mode` is subject to the
@@ -157,6 +158,18 @@ pub fn seek(file: &File, offset: i64, whence: i32) -> io::Result<u64> {
 pub fn set_times(file: &File, atime: TimeNs, mtime: TimeNs) -> io::Result<()> {
     let timespec = |time: TimeNs| Timespec { tv_sec: time.sec(), tv_nsec: time.nsec().into() };
     Ok(futimens(file, &Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) })?)
+}
+
+/// The present time as the kernel stamps files on the filesystem of `file`, whose own times move for it.
+/// No stamp that the kernel gave before is later, and none that it gives from now on is earlier. The
+/// system's clock keeps no such order: stamps are of the last tick, up to 10 ms ago.
+///
+/// # Errors
+/// As futimens(3) and fstat(2).
+pub fn stamp_now(file: &File) -> io::Result<TimeNs> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    futimens(file, &Timestamps { last_access: now, last_modification: now })?;
+    Ok(fstat(file)?.ctime)
 }
 
 #[cfg(test)]

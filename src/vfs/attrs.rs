@@ -79,7 +79,7 @@ impl Vfs {
         if let Some(size) = change.size {
             self.truncate(ino, size, state).await?;
         }
-        let wall = self.inner.namespace.clock().now();
+        let wall = self.now();
         let at = |time: Option<SetTime>| {
             time.map(|time| match time {
                 SetTime::Now => wall,

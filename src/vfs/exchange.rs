@@ -29,7 +29,7 @@ impl Vfs {
             }
             self.inner.namespace.ensure_attributes(*ino).await?;
         }
-        let wall = self.inner.namespace.clock().now();
+        let wall = self.now();
         let (moved, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             if [tree.child(one.0, one.1), tree.child(other.0, other.1)]
                 != [found.first().copied(), found.get(1).copied()]

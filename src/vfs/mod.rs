@@ -55,7 +55,7 @@ use crate::download::Downloader;
 use crate::journal::Content;
 use crate::namespace::{Inode, Mapping, Namespace, Replaced};
 use crate::task::{Guardian, Shutdown};
-use crate::types::{DeviceNo, FileKind, Ino};
+use crate::types::{DeviceNo, FileKind, Ino, TimeNs};
 use crate::upload::Uploader;
 
 /// When close(2) returns (P1).
@@ -195,6 +195,14 @@ impl Vfs {
 
     fn with_inode<T>(&self, ino: Ino, look: impl FnOnce(&Inode) -> T) -> Result<T> {
         self.inner.namespace.read(|tree| tree.get(ino).map(look).ok_or(Error::NotFound))
+    }
+
+    /// The time that a change gets which the kernel does not stamp.
+    fn now(&self) -> TimeNs {
+        self.inner.cache.now().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the disk tells no time; the system's clock does");
+            self.inner.namespace.clock().now()
+        })
     }
 
     fn registrar(&self) -> Option<Arc<dyn BackingRegistrar>> {

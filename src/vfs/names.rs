@@ -69,7 +69,7 @@ impl Vfs {
     ) -> Result<Entry> {
         let name = text(name)?;
         self.absent(parent, name).await?;
-        let wall = self.inner.namespace.clock().now();
+        let wall = self.now();
         let (made, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let gid = inherited_gid(tree.get(parent), caller);
             let attrs = Attrs { mode: mode & 0o7777, uid: caller.uid, gid, mtime: wall };
@@ -84,8 +84,7 @@ impl Vfs {
     pub(super) async fn do_mkdir(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
         let name = text(name)?;
         self.absent(parent, name).await?;
-        let clock = self.inner.namespace.clock();
-        let (wall, now) = (clock.now(), clock.monotonic());
+        let (wall, now) = (self.now(), self.inner.namespace.clock().monotonic());
         let (made, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let above = tree.get(parent);
             let setgid = above.map_or(0, |above| above.row.attrs.mode & 0o2000);
@@ -115,7 +114,7 @@ impl Vfs {
             return Err(Error::NotFound);
         }
         self.absent(parent, name).await?;
-        let wall = self.inner.namespace.clock().now();
+        let wall = self.now();
         let (made, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let gid = inherited_gid(tree.get(parent), caller);
             let attrs = Attrs { mode: 0o777, uid: caller.uid, gid, mtime: wall };
@@ -180,7 +179,7 @@ impl Vfs {
     }
 
     async fn take_name(&self, parent: Ino, name: &str, expected: Ino) -> Result<()> {
-        let wall = self.inner.namespace.clock().now();
+        let wall = self.now();
         let (unlinked, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             if tree.child(parent, name) != Some(expected) {
                 return Err(crate::namespace::Error::NotFound);
@@ -244,7 +243,7 @@ impl Vfs {
             // Its attributes travel with it.
             self.inner.namespace.ensure_attributes(ino).await?;
         }
-        let wall = self.inner.namespace.clock().now();
+        let wall = self.now();
         let (renamed, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             if tree.child(from.0, from.1) != Some(ino) {
                 return Err(crate::namespace::Error::NotFound);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps, UTIME_NOW, fallocate, utimensat};
 
 use super::both;
 use super::harness::{errno, pattern};
@@ -217,6 +217,36 @@ fn times_and_blocks_follow_the_content() {
                 errno((&File::create(mount.path("other")).unwrap()).read_to_string(&mut text)),
                 Some(libc::EBADF)
             );
+        },
+    );
+}
+
+/// Times that the daemon gives and times that the kernel gives to backing files are of one clock:
+/// `find -newer` misses nothing, make(1) makes nothing twice.
+#[test]
+fn times_are_in_the_order_of_what_happened() {
+    both(
+        |_| {},
+        |_, mount| {
+            fs::write(mount.path("stamp"), "").unwrap();
+            let time = |name: &str| fs::metadata(mount.path(name)).unwrap().modified().unwrap();
+            for n in 0..300 {
+                let names = ["file", "dir", "later", "link"].map(|name| format!("{name}{n}"));
+                let [file, dir, later, link] = &names;
+                let now = Timestamps {
+                    last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+                    last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+                };
+                utimensat(CWD, mount.path("stamp"), &now, AtFlags::empty()).unwrap();
+                fs::write(mount.path(file), "x").unwrap();
+                // Not looked at before the next is made: looking makes the kernel's times finer.
+                fs::create_dir(mount.path(dir)).unwrap();
+                fs::write(mount.path(later), "x").unwrap();
+                std::os::unix::fs::symlink("x", mount.path(link)).unwrap();
+                let link = fs::symlink_metadata(mount.path(link)).unwrap().modified().unwrap();
+                let times = [time("stamp"), time(file), time(dir), time(later), link];
+                assert!(times.is_sorted(), "round {n}: {times:?}");
+            }
         },
     );
 }
