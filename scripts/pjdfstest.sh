@@ -47,7 +47,7 @@ done
 if [ ! -x "$root/bin/pjdfstest" ]; then
     echo "pjdfstest.sh: installing pjdfstest $version in $root" >&2
     # Away from the repository, whose settings and lock file are not its own.
-    (cd / && CARGO_TARGET_DIR="$root/build" cargo install --quiet --locked --root "$root" "pjdfstest@$version") >&2
+    (cd / && CARGO_TARGET_DIR="$root/build" cargo install --quiet --debug --locked --root "$root" "pjdfstest@$version") >&2
     rm -rf "$root/build"
 fi
 if [ -z "${FERRYFS_BIN:-}" ]; then
@@ -69,7 +69,7 @@ finish() {
     rm -rf --one-file-system "$work"
 }
 trap finish EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT PIPE TERM
 
 no_proxy="127.0.0.1,::1,localhost${no_proxy:+,$no_proxy}"
 NO_PROXY=$no_proxy
