@@ -241,7 +241,7 @@ impl Vfs {
 
     /// Step 3; the answer waits for it.
     async fn note_change(&self, ino: Ino, fill: &Fill, extent: Option<Range<u64>>) -> Result<()> {
-        let wall = self.inner.namespace.clock().now();
+        let wall = self.now();
         let (length, end) = (fill.length(), fill.end());
         let (backing, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let inode = tree.get_mut(ino)?;
