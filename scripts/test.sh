@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything that CI runs: formatting, lints, documentation, all tests, POSIX cases. Arguments go to
-# the test runner, as in `scripts/test.sh outbox`; with any the POSIX cases are left out.
+# Everything that CI runs: formatting, lints, documentation, all tests, POSIX cases, a short fsx. Arguments
+# go to the test runner, as in `scripts/test.sh outbox`; with any the last two are left out.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -36,4 +36,5 @@ else
 fi
 if [ $# = 0 ]; then
     step scripts/pjdfstest.sh
+    step scripts/fsx.sh 3000
 fi
