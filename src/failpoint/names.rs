@@ -24,6 +24,8 @@ pub const ALL: &[&str] = &[
     ACCEPT_AFTER_ROW,
     DISCARD_BEFORE_ROW,
     DISCARD_AFTER_ROW,
+    CLOSE_AFTER_TAG,
+    RENAME_AFTER_TAG,
     SCAN_JOURNAL_MADE,
     SCAN_JOURNAL_ASIDE,
 ];
@@ -106,3 +108,11 @@ pub const SCAN_JOURNAL_MADE: &str = "scan-journal-made";
 /// The damaged journal is aside, the rebuilt one not in its place: mounting is refused, and the scan can
 /// be repeated.
 pub const SCAN_JOURNAL_ASIDE: &str = "scan-journal-aside";
+
+/// A closed file is tagged as such, which moves its times; its final mark is not in its row: the tag
+/// proves that it was closed, and it goes up after the restart.
+pub const CLOSE_AFTER_TAG: &str = "close-after-tag";
+
+/// A closed file that was renamed is tagged anew, the mark in its row is the old one: as above, under its
+/// new name.
+pub const RENAME_AFTER_TAG: &str = "rename-after-tag";

@@ -134,6 +134,7 @@ impl Tree {
             // As what is unlinked while it is open: a start forgets it.
             inode.row.content = Content::Open;
             inode.row.hold = None;
+            inode.displaced = true;
         }
         if self.get(ino).is_some_and(Inode::is_unused) {
             discarded.trash = self.reap(ino, ops);

@@ -67,6 +67,8 @@ pub struct Inode {
     pub checked: Option<Duration>,
     /// An attempt for it is under way; its row must stay.
     pub attempting: bool,
+    /// Another version was given its name on demand: who opens it must look the name up again.
+    pub displaced: bool,
     /// Clean content from before a reboot: compare its CRC before use (C5).
     pub unverified: bool,
     /// Access time, as a program set it; not kept in the bucket.

@@ -352,6 +352,7 @@ impl Inode {
             settled: None,
             checked: None,
             attempting: false,
+            displaced: false,
             unverified: false,
             atime: None,
             dirty_since: None,

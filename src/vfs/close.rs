@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cache::{TagState, mark, same_mark};
 use crate::disk;
+use crate::failpoint;
 use crate::journal::{Content, Durability, Hold, Mark};
 use crate::namespace::Inode;
 use crate::types::{BackingNo, Ino};
@@ -219,6 +220,8 @@ impl Vfs {
         let verdict = judge(&session, partial || !same_mark(&now, &session.base));
         let full = verdict == Verdict::Closed && self.disk_is_full();
         let verdict = if full { Verdict::Held(Hold::DiskFull) } else { verdict };
+        let key = || self.inner.namespace.read(|tree| tree.held_key(ino));
+        let tagged_as = key();
         let now = if verdict == Verdict::Closed && !partial { self.tag_closed(ino, &file, now)? } else { now };
         let (linked, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return false };
@@ -246,6 +249,10 @@ impl Vfs {
         commit.in_background();
         self.inner.live.remove(ino);
         state.session = None;
+        if key() != tagged_as {
+            // Renamed in between, before its row said that a tag was there to be changed.
+            self.tag_moved(ino)?;
+        }
         let clean = verdict == Verdict::Unchanged && session.prior.content == Content::Clean;
         if clean {
             self.inner.cache.to_clean(backing, now.size)?;
@@ -278,6 +285,7 @@ impl Vfs {
         let closed = TagState::Closed(self.inner.options.boot_id.clone());
         let Some(tag) = self.inner.namespace.read(|tree| Vfs::tag(tree, ino, closed)) else { return Ok(marked) };
         self.inner.cache.retag(file, &tag)?;
+        failpoint::hit(failpoint::CLOSE_AFTER_TAG);
         Ok(mark(file)?)
     }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 
 use crate::cache::{TagState, mark, same_mark};
+use crate::failpoint;
 use crate::journal::{Content, Durability};
 use crate::namespace::{Lookup, Unlinked};
 use crate::types::{Attrs, FileKind, Ino};
@@ -289,6 +290,7 @@ impl Vfs {
                 return Ok(false);
             }
             self.inner.cache.retag(&file, &tag)?;
+            failpoint::hit(failpoint::RENAME_AFTER_TAG);
             if let Some(inode) = tree.get_mut(ino) {
                 // C3: our own change of the file.
                 inode.row.mark = Some(mark(&file)?);

@@ -65,10 +65,14 @@ impl Vfs {
     /// What the kernel believes of the inode is at most `attr_ttl` old, and its attributes are the
     /// true ones (permissions are never enforced from a guess, N3).
     async fn revalidate(&self, ino: Ino) -> Result<()> {
-        let (parent, name, linked, local) = self.with_inode(ino, |inode| {
+        let (parent, name, linked, local, displaced) = self.with_inode(ino, |inode| {
             let local = inode.row.content != Content::Absent;
-            (inode.row.parent, inode.row.name.clone(), inode.row.linked, local)
+            (inode.row.parent, inode.row.name.clone(), inode.row.linked, local, inode.displaced)
         })?;
+        if displaced {
+            // The kernel has not forgotten it yet: it looks the name up once more.
+            return Err(Error::Stale);
+        }
         if !linked || ino == Ino::ROOT {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use std::process::Output;
 
 use ferryfs::{disk, failpoint};
 
-use crate::harness::{Cloud, Mount, Options, pattern, shown};
+use crate::harness::{Cloud, Mount, Options, pattern, shown, until};
 use crate::recover::{done, list, recover, refused};
 use crate::torn::torn;
 
@@ -47,8 +47,10 @@ fn dirty_files(mount: &Mount) -> Vec<PathBuf> {
 
 const TAG: &str = "user.ferryfs";
 
+/// Null: it has none, or was removed a moment ago.
 fn tag(path: &Path) -> serde_json::Value {
-    serde_json::from_slice(&disk::get_xattr(path, TAG).unwrap().unwrap()).unwrap()
+    let text = disk::get_xattr(path, TAG).ok().flatten();
+    text.map_or(serde_json::Value::Null, |text| serde_json::from_slice(&text).unwrap())
 }
 
 fn set_tag(path: &Path, tag: &serde_json::Value) {
@@ -84,6 +86,12 @@ fn prepared(cloud: &mut Cloud) -> (Mount, File) {
     fs::rename(mount.path("dir/.doc.tmp"), mount.path("dir/doc")).unwrap();
     let mut report = File::create(mount.path("report")).unwrap();
     report.write_all(b"half").unwrap();
+    // The last word on a file comes a moment after its close.
+    until("all that is closed says so", || {
+        let tags: Vec<_> = dirty_files(&mount).iter().map(|path| tag(path)).collect();
+        let closed = |key: &str| tags.iter().any(|tag| tag["key"] == key && tag["closed"].is_string());
+        ["data/changed", "data/new", "data/dir/doc"].into_iter().all(closed)
+    });
     (mount, report)
 }
 
@@ -281,4 +289,36 @@ fn two_files_of_one_key_and_files_of_no_mapping_are_kept() {
     mount.remount();
     let left = mount.state_dir().join("unplaced").join(stranger.file_name().unwrap());
     assert_eq!(fs::read(left).unwrap(), b"of another bucket", "no start cleans it up");
+}
+
+/// The tag that a scan reads moves the file's times, and those are part of its mark.
+#[test]
+fn a_crash_while_a_renamed_file_is_tagged_tears_nothing() {
+    let mut cloud = Cloud::start();
+    let mut mount = Mount::prepare(&cloud, &options());
+    mount.env.push(("FERRYFS_FAILPOINT", failpoint::RENAME_AFTER_TAG.to_owned()));
+    mount.remount();
+    fs::read_dir(mount.dir()).unwrap().for_each(drop);
+    cloud.stop();
+    fs::write(mount.path("tmp"), "saved").unwrap();
+    // The final mark follows the close; a rename tags what has one.
+    for step in 0.. {
+        assert!(step < 6000, "no rename of a closed file tags it");
+        if fs::rename(mount.path("tmp"), mount.path("doc")).is_err() {
+            break;
+        }
+        if fs::rename(mount.path("doc"), mount.path("tmp")).is_err() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    mount.wait_for_death();
+    mount.env.clear();
+    cloud.restart();
+    mount.remount();
+    assert_eq!(torn(&mount), [""; 0]);
+    mount.wait_all();
+    let keys = cloud.keys();
+    assert!(keys == ["data/doc"] || keys == ["data/tmp"], "{keys:?}");
+    cloud.holds(&keys[0], b"saved");
 }
