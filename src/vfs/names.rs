@@ -279,6 +279,10 @@ impl Vfs {
     /// right now, or its mark is on the disk as it is: a start without a journal finds those under their
     /// old name.
     pub(super) fn tag_moved(&self, ino: Ino) -> Result<()> {
+        if self.is_partial(ino) {
+            // Its file alone is not its content (C7).
+            return Ok(());
+        }
         let closed = TagState::Closed(self.inner.options.boot_id.clone());
         let (tagged, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let Some(inode) = tree.get(ino) else { return Ok(false) };
