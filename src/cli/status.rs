@@ -65,6 +65,14 @@ fn text(status: &Status) -> String {
             count(status.records_owed, "record", "records")
         ),
     );
+    for one in &status.moves {
+        let from = one.from.join(", ");
+        let more = if one.quiet { "nothing more found" } else { "more may be found" };
+        row(
+            "moving",
+            format!("{} from {}: {} done, {} left, {more}", shown(&one.path), shown(&from), one.done, one.left),
+        );
+    }
     if status.announcements_failed > 0 {
         let failed = count(status.announcements_failed, "announcement", "announcements");
         row("FAILED", format!("{failed}: see `ferryfs outbox list`"));
@@ -114,7 +122,7 @@ fn text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{InFlight, MappingStatus, SyncStatus};
+    use crate::control::{InFlight, MappingStatus, MoveStatus, SyncStatus};
 
     #[test]
     fn troubles_are_shown() {
@@ -137,6 +145,13 @@ mod tests {
             uploads_files: 1,
             in_flight: vec![InFlight { path: "/big".into(), bytes_sent: 1, bytes_total: 4, ..Default::default() }],
             torn: vec![Problem { path: "/report".into(), reason: "its writer was killed".into() }],
+            moves: vec![MoveStatus {
+                path: "/new".into(),
+                from: vec!["data/old/".into()],
+                done: 3,
+                left: 2,
+                ..Default::default()
+            }],
             announcements_failed: 2,
             journal_failure: Some("disk full".into()),
             ..Default::default()
@@ -149,6 +164,7 @@ mod tests {
             "cos://logs-1/  FAILING, tried again: HTTP 403 AccessDenied",
             "25% of 4 B  /big",
             "TORN         /report: its writer was killed",
+            "/new from data/old/: 3 done, 2 left, more may be found",
             "2 announcements: see `ferryfs outbox list`",
             "takes no more changes: disk full",
         ] {

@@ -26,7 +26,7 @@ pub use error::{ActionError, Error, Result};
 pub use registry::{Address, Registration, find, forget, mount_path, register};
 pub use server::Server;
 pub use status::{
-    BucketVersion, CacheStatus, Counters, HeldEntry, InFlight, MappingStatus, OutboxEntry, OutboxState,
+    BucketVersion, CacheStatus, Counters, HeldEntry, InFlight, MappingStatus, MoveStatus, OutboxEntry, OutboxState,
     PassthroughStatus, Pending, Phase, Problem, Retried, Status, SyncStatus, Unmounted, Waiting,
 };
 

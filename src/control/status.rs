@@ -47,6 +47,9 @@ pub struct Status {
     pub removals_owed: u64,
     /// Server-side copies to make (renames, attributes).
     pub copies_owed: u64,
+    /// Renamed directories of which objects are still at their old keys; at most
+    /// [`super::MAX_LISTED`].
+    pub moves: Vec<MoveStatus>,
     /// Announcements not yet accepted.
     pub announcements_owed: u64,
     /// Announcements declared failed.
@@ -115,6 +118,22 @@ pub struct InFlight {
     pub bytes_sent: u64,
     /// Bytes in all.
     pub bytes_total: u64,
+}
+
+/// A renamed directory whose objects are being moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MoveStatus {
+    /// Path within the mount.
+    pub path: String,
+    /// Where its objects come from: prefixes of keys.
+    pub from: Vec<String>,
+    /// Objects moved since the daemon started.
+    pub done: u64,
+    /// Objects found that are still to be moved.
+    pub left: u64,
+    /// Nothing more was found; it is listed once more a minute after the last copy.
+    pub quiet: bool,
 }
 
 /// Something that does not go on by itself, or goes on failing.

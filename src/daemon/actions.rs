@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 
 use crate::config::{self, Config};
 use crate::control::{
-    ActionError, Actions, CacheStatus, Counters, HeldEntry, InFlight, MAX_LISTED, MappingStatus, OutboxEntry,
-    OutboxState, PassthroughStatus, Pending, Phase, Problem, Status, SyncStatus, Waiting,
+    ActionError, Actions, CacheStatus, Counters, HeldEntry, InFlight, MAX_LISTED, MappingStatus, MoveStatus,
+    OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Status, SyncStatus, Waiting,
 };
 use crate::fuse::Mounted;
 use crate::namespace::{Lookup, Tree};
@@ -169,7 +169,7 @@ impl Daemon {
             files: count(outstanding.paths.len()),
             bytes: outstanding.bytes,
             bytes_sent: flights.iter().map(|flight| flight.sent).sum(),
-            copies: 0,
+            copies: outstanding.moves,
             removals: outstanding.removals,
             announcements: count(left.announcements),
             records: count(left.records),
@@ -252,6 +252,18 @@ impl Daemon {
                 .collect(),
             removals_owed: uploads.removals_owed,
             copies_owed: uploads.copies_owed,
+            moves: uploads
+                .moves
+                .iter()
+                .take(MAX_LISTED)
+                .map(|one| MoveStatus {
+                    path: one.path.clone(),
+                    from: one.prefixes.clone(),
+                    done: one.done,
+                    left: one.left,
+                    quiet: one.quiet,
+                })
+                .collect(),
             announcements_owed: sum(|target| target.owed + target.in_flight),
             announcements_failed: sum(|target| target.failed),
             records_owed: sum(|target| target.records_owed + target.records_in_flight),

@@ -18,6 +18,8 @@ pub const ALL: &[&str] = &[
     OMS_AFTER_SEND,
     RECORD_BEFORE_PUT,
     RECORD_AFTER_PUT,
+    MOVE_BEFORE_PAGE,
+    MOVE_AFTER_PAGE,
     EVICTION_BEFORE_UNLINK,
     EVICTION_AFTER_UNLINK,
     ACCEPT_BEFORE_ROW,
@@ -80,6 +82,14 @@ pub const RECORD_BEFORE_PUT: &str = "record-before-put";
 
 /// The record is written, still owed on disk: it is written once more, with the same name.
 pub const RECORD_AFTER_PUT: &str = "record-after-put";
+
+/// A renamed directory's row and its sources are there, nothing of it was listed: the next start
+/// lists its old name.
+pub const MOVE_BEFORE_PAGE: &str = "move-before-page";
+
+/// What a page of the old name showed has its rows, no copy has begun: each is copied after the
+/// restart.
+pub const MOVE_AFTER_PAGE: &str = "move-after-page";
 
 /// The row that says "content absent" is on disk, the backing file is still there: it is an orphan
 /// that the cleaner takes (J2, J6).

@@ -37,6 +37,10 @@ pub(super) fn apply(conn: &Connection, op: &Op) -> rusqlite::Result<()> {
         Op::DeleteRemoval(target, key) => {
             delete("DELETE FROM removal WHERE target = ?1 AND key = ?2", params![target, key])
         }
+        Op::PutSource(row) => row_codec::insert_source(conn, row),
+        Op::DeleteSource(ino, prefix) => {
+            delete("DELETE FROM source WHERE ino = ?1 AND prefix = ?2", params![ino, prefix])
+        }
         Op::PutAnnouncement(row) => row_codec::insert_announcement(conn, row),
         Op::DeleteAnnouncement(seq) => delete("DELETE FROM announcement WHERE seq = ?1", params![Bits(*seq)]),
         Op::PutRecord(row) => row_codec::insert_record(conn, row),

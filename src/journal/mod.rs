@@ -37,7 +37,8 @@ pub use error::{Error, Result};
 pub use numbers::Numbers;
 pub use rows::{
     AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, ExtentRow, Hold, InodeRow,
-    Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow, Snapshot, TargetKind, TargetRow,
+    Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow, Snapshot, SourceRow, TargetKind,
+    TargetRow,
 };
 
 use std::ops::Range;

@@ -16,6 +16,7 @@ pub(super) fn load(conn: &mut Connection) -> rusqlite::Result<Snapshot> {
         attempts: all(&transaction, row_codec::SELECT_ATTEMPT, row_codec::attempt)?,
         parts: all(&transaction, row_codec::SELECT_PART, row_codec::part)?,
         removals: all(&transaction, row_codec::SELECT_REMOVAL, row_codec::removal)?,
+        sources: all(&transaction, row_codec::SELECT_SOURCE, row_codec::source)?,
         announcements: all(&transaction, row_codec::SELECT_ANNOUNCEMENT, row_codec::announcement)?,
         records: all(&transaction, row_codec::SELECT_RECORD, row_codec::record)?,
     };
@@ -26,6 +27,7 @@ pub(super) fn load(conn: &mut Connection) -> rusqlite::Result<Snapshot> {
     snapshot.partials.sort_unstable_by_key(|row| row.ino);
     snapshot.attempts.sort_unstable_by_key(|row| row.attempt);
     snapshot.parts.sort_unstable_by_key(|row| (row.attempt, row.number));
+    snapshot.sources.sort_unstable_by_key(|row| row.at);
     snapshot.announcements.sort_unstable_by_key(|row| row.seq);
     snapshot.records.sort_unstable_by_key(|row| row.seq);
     Ok(snapshot)

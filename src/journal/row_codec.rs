@@ -4,7 +4,8 @@ use rusqlite::{Connection, Row, params};
 
 use super::codec::Bits;
 use super::{
-    AnnouncementRow, AttemptRow, AttributeRow, ExtentRow, PartRow, PartialRow, RecordRow, RemovalRow, TargetRow,
+    AnnouncementRow, AttemptRow, AttributeRow, ExtentRow, PartRow, PartialRow, RecordRow, RemovalRow, SourceRow,
+    TargetRow,
 };
 use crate::types::{Attrs, Ino};
 
@@ -164,6 +165,18 @@ pub(super) fn removal(row: &Row<'_>) -> rusqlite::Result<RemovalRow> {
 pub(super) fn insert_removal(conn: &Connection, row: &RemovalRow) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO removal (target, key, etag, ino, owed) VALUES (?1, ?2, ?3, ?4, ?5)";
     conn.prepare_cached(sql)?.execute(params![row.target, row.key, row.etag, row.ino, row.owed])?;
+    Ok(())
+}
+
+pub(super) const SELECT_SOURCE: &str = "SELECT ino, target, prefix, renamed FROM source";
+
+pub(super) fn source(row: &Row<'_>) -> rusqlite::Result<SourceRow> {
+    Ok(SourceRow { ino: row.get(0)?, target: row.get(1)?, prefix: row.get(2)?, at: row.get(3)? })
+}
+
+pub(super) fn insert_source(conn: &Connection, row: &SourceRow) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO source (ino, target, prefix, renamed) VALUES (?1, ?2, ?3, ?4)";
+    conn.prepare_cached(sql)?.execute(params![row.ino, row.target, row.prefix, row.at])?;
     Ok(())
 }
 

@@ -264,6 +264,20 @@ pub struct RemovalRow {
     pub owed: TimeNs,
 }
 
+/// A prefix whose objects belong under a directory that was renamed, and have not all been moved
+/// yet (R5). One row a directory and prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceRow {
+    /// The directory that they belong under.
+    pub ino: Ino,
+    /// Mapping.
+    pub target: TargetId,
+    /// Of their keys; ends with `/`.
+    pub prefix: String,
+    /// The store's time of the rename: what is newer there belongs to the old name.
+    pub at: TimeNs,
+}
+
 /// State of an announcement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AnnouncementState {
@@ -347,6 +361,10 @@ pub enum Op {
     PutRemoval(RemovalRow),
     /// The removal is done or dropped.
     DeleteRemoval(TargetId, Key),
+    /// Inserts or replaces by directory and prefix.
+    PutSource(SourceRow),
+    /// Nothing is left to move from the prefix to the directory.
+    DeleteSource(Ino, String),
     /// Inserts or replaces by `seq`.
     PutAnnouncement(AnnouncementRow),
     /// The announcement is settled.
@@ -374,6 +392,8 @@ pub struct Snapshot {
     pub parts: Vec<PartRow>,
     /// All removals.
     pub removals: Vec<RemovalRow>,
+    /// All sources of renamed directories, in the order of their times.
+    pub sources: Vec<SourceRow>,
     /// All announcements, by number.
     pub announcements: Vec<AnnouncementRow>,
     /// All records, by number.

@@ -31,7 +31,7 @@ const WAL_LIMIT_BYTES: i64 = 64 << 20;
 
 /// Step `n` leads from schema `n` to `n + 1`; PRAGMA user_version holds the number. Never edit a
 /// step that was released: add one.
-const STEPS: &[&str] = &[FIRST, PARTIAL];
+const STEPS: &[&str] = &[FIRST, PARTIAL, SOURCES];
 
 /// 64-bit unsigned numbers are stored as the signed number with the same bits (J3); times are
 /// nanoseconds since the epoch; enumerations are the numbers of codec.rs.
@@ -190,6 +190,17 @@ CREATE TABLE extent (
     start   INTEGER NOT NULL,
     end     INTEGER NOT NULL,
     PRIMARY KEY (ino, fetched, start)
+) STRICT, WITHOUT ROWID;
+";
+
+/// What renamed directories still have under old names (R5).
+const SOURCES: &str = "
+CREATE TABLE source (
+    ino     INTEGER NOT NULL,
+    target  INTEGER NOT NULL,
+    prefix  TEXT NOT NULL,
+    renamed INTEGER NOT NULL,
+    PRIMARY KEY (ino, prefix)
 ) STRICT, WITHOUT ROWID;
 ";
 

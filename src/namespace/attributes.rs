@@ -91,7 +91,6 @@ impl Namespace {
                 if moved
                     && same_version
                     && !changed
-                    && !inode.attempting
                     && inode.is_dir() == (kind == FileKind::Dir)
                     && let Some(inode) = tree.get_mut(ino)
                 {

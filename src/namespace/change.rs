@@ -38,6 +38,10 @@ pub struct Renamed {
     pub replaced: Option<Unlinked>,
     /// The old directory, if it must now get a marker to stay (N1).
     pub marker: Option<Ino>,
+    /// Directories that have children at old names now.
+    pub moved: Vec<Ino>,
+    /// Files below it whose content waits for its upload, to another key now.
+    pub waiting: Vec<Ino>,
 }
 
 impl Tree {
@@ -187,6 +191,7 @@ impl Tree {
         let target = inode.row.target;
         let persisted = inode.persisted;
         let remote = inode.row.remote.clone();
+        self.drop_sources(ino, ops);
         if let Some(remote) = &remote {
             self.owe_removal(target, remote, ino, now, ops);
         }
@@ -209,12 +214,13 @@ impl Tree {
     pub fn rename(&mut self, from: (Ino, &str), to: (Ino, &str), now: TimeNs, ops: &mut Vec<Op>) -> Result<Renamed> {
         let ino = self.check_rename(from, to)?;
         if self.child(to.0, to.1) == Some(ino) {
-            return Ok(Renamed { ino, replaced: None, marker: None });
+            return Ok(Renamed { ino, replaced: None, marker: None, moved: Vec::new(), waiting: Vec::new() });
         }
         let replaced = match self.child(to.0, to.1) {
             Some(_) => Some(self.drop_name(to.0, to.1, now, ops)?),
             None => None,
         };
+        let places = self.places(ino);
         self.detach(from.0, from.1, now);
         let inode = self.inodes.get_mut(&ino).ok_or(Error::NotFound)?;
         inode.row.parent = to.0;
@@ -222,19 +228,29 @@ impl Tree {
         inode.row.ctime = now;
         self.attach(to.0, to.1, ino, now);
         self.persist(ino, ops);
+        self.record_move(&places, now, ops);
         let marker = self.needs_marker(from.0, ops);
-        Ok(Renamed { ino, replaced, marker })
+        let moved = places.dirs.into_iter().map(|(dir, _)| dir).collect();
+        Ok(Renamed { ino, replaced, marker, moved, waiting: places.waiting })
     }
 
     /// Lets two names change places. Both directories keep as many entries as they had.
     ///
     /// # Errors
     /// As [`Tree::check_exchange`].
-    pub fn exchange(&mut self, one: (Ino, &str), other: (Ino, &str), now: TimeNs, ops: &mut Vec<Op>) -> Result<()> {
+    pub fn exchange(
+        &mut self,
+        one: (Ino, &str),
+        other: (Ino, &str),
+        now: TimeNs,
+        ops: &mut Vec<Op>,
+    ) -> Result<Renamed> {
         let (first, second) = self.check_exchange(one, other)?;
+        let mut renamed = Renamed { ino: first, replaced: None, marker: None, moved: Vec::new(), waiting: Vec::new() };
         if first == second {
-            return Ok(());
+            return Ok(renamed);
         }
+        let places = [self.places(first), self.places(second)];
         self.detach(one.0, one.1, now);
         self.detach(other.0, other.1, now);
         for (ino, to) in [(first, other), (second, one)] {
@@ -246,7 +262,12 @@ impl Tree {
         }
         self.persist(first, ops);
         self.persist(second, ops);
-        Ok(())
+        for places in places {
+            self.record_move(&places, now, ops);
+            renamed.moved.extend(places.dirs.into_iter().map(|(dir, _)| dir));
+            renamed.waiting.extend(places.waiting);
+        }
+        Ok(renamed)
     }
 
     /// Whether two names may change places: both exist, neither lies in the other, each may stand where

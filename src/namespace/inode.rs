@@ -6,6 +6,16 @@ use std::time::Duration;
 use crate::journal::{Content, Hold, InodeRow, PartialRow};
 use crate::types::{FileKind, Ino, TimeNs};
 
+/// A prefix that still holds children of a renamed directory (R5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Ends with `/`.
+    pub prefix: String,
+    /// The store's time of the rename, whole seconds in nanoseconds (a few nanoseconds more where two
+    /// renames share a second): what is newer there belongs to the old name.
+    pub at: TimeNs,
+}
+
 /// What is known of a directory's entries.
 #[derive(Clone, Debug, Default)]
 pub struct DirState {
@@ -15,6 +25,8 @@ pub struct DirState {
     dirs: u32,
     /// Monotonic time at which the last complete listing began; `None`: never listed.
     pub listed: Option<Duration>,
+    /// Prefixes that still hold children of it, in the order of its renames (R5).
+    pub sources: Vec<Source>,
     /// The last listing took more than one page.
     pub large: bool,
 }

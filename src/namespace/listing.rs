@@ -15,9 +15,12 @@ use super::merge::{Listed, Moment, Replaced};
 use super::{Namespace, Tree};
 
 /// HEADs of one directory at a time.
-const HEADS: usize = 16;
+pub(super) const HEADS: usize = 16;
 /// Keys that a probe of a name looks at, at most: the longest page of a listing.
 const PROBE_KEYS: u32 = 1000;
+/// Pages that such a look takes where a renamed directory has left children to be moved: what is
+/// newer behind all of these is found by the move.
+const CONTESTED_PAGES: usize = 3;
 
 /// What a name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,8 +195,14 @@ impl Namespace {
             tracing::warn!(store = mapping.store.name(), prefix, count = listed.unreachable, "keys without a path");
         }
         let known = self.known_attributes(&mapping, &prefix).await?;
-        let ((replaced, doubts), commit) =
-            self.update(Durability::Buffered, |tree, ops| tree.merge_dir(dir, &listed, &known, moment, ops));
+        let sources = self.list_sources(dir, &mapping).await?;
+        let ((replaced, doubts), commit) = self.update(Durability::Buffered, |tree, ops| {
+            let merged = tree.merge_dir(dir, &listed, &known, moment, ops);
+            for at in &sources {
+                tree.merge_source(dir, at, moment, ops);
+            }
+            merged
+        });
         commit.in_background();
         self.announce(replaced);
         stream::iter(doubts.missing).for_each_concurrent(HEADS, |ino| self.confirm(ino)).await;
@@ -207,7 +216,7 @@ impl Namespace {
         Ok(true)
     }
 
-    async fn known_attributes(&self, mapping: &Mapping, prefix: &str) -> Result<HashMap<Key, AttributeRow>> {
+    pub(super) async fn known_attributes(&self, mapping: &Mapping, prefix: &str) -> Result<HashMap<Key, AttributeRow>> {
         let journal = self.journal().clone();
         let (target, prefix) = (mapping.target, prefix.to_owned());
         let rows = tokio::task::spawn_blocking(move || journal.attributes_under(target, &prefix))
@@ -277,26 +286,32 @@ impl Namespace {
     /// Whether anything lies below a prefix that is not on its way out.
     async fn is_prefix(&self, mapping: &Mapping, prefix: String) -> Result<bool> {
         // As many as must be seen to find one that stays.
-        let leaving = self.read(|tree| tree.leaving_below(mapping.target, &prefix));
-        let max_keys = u32::try_from(leaving + 1).unwrap_or(PROBE_KEYS).min(PROBE_KEYS);
+        let contested = self.read(|tree| tree.is_contested(mapping.target, &prefix));
+        let leaving = if contested { 0 } else { self.read(|tree| tree.leaving_below(mapping.target, &prefix)) };
+        let enough = u32::try_from(leaving + 1).unwrap_or(PROBE_KEYS).min(PROBE_KEYS);
+        let (max_keys, pages) = if contested { (PROBE_KEYS, CONTESTED_PAGES) } else { (enough, usize::MAX) };
         let mut marker = None;
-        loop {
+        for _ in 0..pages {
             let options = ListOptions { prefix: prefix.clone(), max_keys, marker, ..ListOptions::default() };
             let page = mapping.store.list(options).await;
             mapping.observe(&page);
             let page = page?;
-            if self.read(|tree| page.objects.iter().any(|meta| !tree.is_gone(mapping.target, &meta.key))) {
+            let stays = |tree: &Tree, meta: &ObjectMeta| {
+                !tree.is_gone(mapping.target, &meta.key) && !tree.is_elsewhere(mapping.target, meta)
+            };
+            if self.read(|tree| page.objects.iter().any(|meta| stays(tree, meta))) {
                 return Ok(true);
             }
             marker = page.next_marker;
             if marker.is_none() {
-                return Ok(false);
+                break;
             }
         }
+        Ok(false)
     }
 
     /// Asks the bucket for one name: as a directory (anything below it) and as an object.
-    async fn probe(&self, parent: Ino, name: &str) -> Result<()> {
+    pub(super) async fn probe(&self, parent: Ino, name: &str) -> Result<()> {
         let (mapping, prefix) = self.read(|tree| {
             let mapping = tree.mapping_of(parent).cloned().ok_or(Error::NotFound)?;
             Ok::<_, Error>((mapping, tree.prefix(parent).ok_or(Error::NotFound)?))
@@ -309,7 +324,7 @@ impl Namespace {
         );
         let is_dir = is_dir?;
         let object = match object {
-            Ok(meta) => Some(meta),
+            Ok(meta) => Some(meta).filter(|meta| !self.read(|tree| tree.is_elsewhere(mapping.target, meta))),
             Err(error) if error.kind == ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
@@ -346,37 +361,12 @@ impl Namespace {
         });
         commit.in_background();
         self.announce(replaced);
-        Ok(())
-    }
-
-    /// Loads everything below a directory, by flat listings (a directory is about to move).
-    ///
-    /// # Errors
-    /// The store failed or is offline.
-    pub async fn load_tree(&self, dir: Ino) -> Result<()> {
-        let mut open = vec![dir];
-        while let Some(at) = open.pop() {
-            self.expire(at);
-            self.refresh(at).await?;
-            let dirs = self.read(|tree| {
-                tree.children(at)
-                    .into_iter()
-                    .flatten()
-                    .map(|(_, ino)| *ino)
-                    .filter(|ino| tree.get(*ino).is_some_and(super::Inode::is_dir))
-                    .collect::<Vec<_>>()
-            });
-            for child in &dirs {
-                self.ensure_attributes(*child).await?;
-            }
-            open.extend(dirs);
-        }
-        Ok(())
+        self.probe_sources(parent, name, &mapping, moment).await
     }
 }
 
 /// Sorts a page into names. Keys without a path (N2) are counted.
-fn collect(listed: &mut Listed, prefix: &str, objects: Vec<ObjectMeta>, prefixes: Vec<String>) {
+pub(super) fn collect(listed: &mut Listed, prefix: &str, objects: Vec<ObjectMeta>, prefixes: Vec<String>) {
     let usable = |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains('\0');
     for meta in objects {
         match meta.key.as_str().strip_prefix(prefix) {

@@ -96,7 +96,9 @@ impl Tree {
         self.deleted.retain(|_, at| began < *at + OWN_OVERRIDES);
         if let Some(marker) = &listed.marker {
             let unknown = self.get(dir).is_some_and(|inode| inode.row.remote.is_none() && !self.is_top(dir));
-            if unknown && !self.is_leaving_at(dir, &marker.key) {
+            let target = self.get(dir).map(|inode| inode.row.target);
+            let elsewhere = target.is_some_and(|target| self.is_elsewhere(target, marker));
+            if unknown && !elsewhere && !self.is_leaving_at(dir, &marker.key) {
                 self.set_remote(dir, Some(remote_of(marker)));
             }
         }
@@ -139,6 +141,7 @@ impl Tree {
     /// It, or anything below it, waits for the bucket or is in use here.
     pub(crate) fn holds_pending(&self, ino: Ino) -> bool {
         self.is_pending(ino)
+            || self.is_moving(ino)
             || self.get(ino).is_some_and(|inode| inode.attempting)
             || self.below(ino).iter().any(|below| self.is_pending(*below))
     }
@@ -159,6 +162,9 @@ impl Tree {
             return;
         }
         let Some(target) = self.get(dir).map(|inode| inode.row.target) else { return };
+        if self.is_elsewhere(target, meta) {
+            return;
+        }
         match self.child(dir, name) {
             None => {
                 if self.deleted.contains_key(&(target, meta.key.clone())) {
@@ -213,7 +219,8 @@ impl Tree {
     fn discover_dir(&mut self, dir: Ino, name: &str, moment: Moment, doubts: &mut Doubts) {
         let Some(prefix) = self.prefix(dir) else { return };
         let Some(target) = self.get(dir).map(|inode| inode.row.target) else { return };
-        if self.leaving_below(target, &format!("{prefix}{name}/")) > 0 {
+        let below = format!("{prefix}{name}/");
+        if self.is_contested(target, &below) || self.leaving_below(target, &below) > 0 {
             doubts.risen.push(name.to_owned());
         } else {
             self.insert_dir(dir, name, moment);

@@ -5,7 +5,8 @@
 //! the same lock, so the order on disk is the order in memory.
 //!
 //! # Invariants
-//! 1. Every inode whose wanted and remote version differ, or that has local content, has a row, and
+//! 1. Every inode whose wanted and remote version differ, or that has local content, has a row (or a
+//!    directory above it has a source that shows it again, R5), and
 //!    so have all its ancestor directories.
 //! 2. `by_remote` holds exactly the inodes whose `remote` is at that key (R3).
 //! 3. (R7) Local changes win over listings; own operations override listings begun before they
@@ -13,7 +14,10 @@
 //!    dropped.
 //! 4. A new remote version gets a new inode number; the old inode lives on nameless while it is
 //!    used (C1).
-//! 5. The tree lock is never held across an await, and no other lock is taken under it but the
+//! 5. (R5) A directory's children are what lies at its prefix and, until they are moved, what lies at
+//!    its sources; an object has one place: the home of the inode whose version it is, else the first
+//!    rename of (a directory above) its key that is not older than it, else its key.
+//! 6. The tree lock is never held across an await, and no other lock is taken under it but the
 //!    journal's queue.
 
 mod attributes;
@@ -25,17 +29,20 @@ mod inode;
 mod listing;
 mod mapping;
 mod merge;
+mod moves;
 mod restore;
+mod sources;
 mod tree;
 
 pub use change::{Renamed, Unlinked};
 pub use error::{Error, Result};
 pub use headers::{FERRY_HEADER, MD5_HEADER, attributes_of, headers_for};
 pub use held::Discarded;
-pub use inode::{DirState, Inode};
+pub use inode::{DirState, Inode, Source};
 pub use listing::Lookup;
 pub use mapping::{Defaults, Mapping};
 pub use merge::{Replaced, remote_of};
+pub use moves::Adopted;
 pub use tree::Tree;
 
 use std::collections::HashMap;
@@ -60,7 +67,7 @@ pub struct Namespace {
 }
 
 struct Inner {
-    /// First and only lock of the room; see invariant 5.
+    /// First and only lock of the room; see invariant 6.
     tree: Mutex<Tree>,
     journal: Journal,
     clock: Arc<dyn Clock>,

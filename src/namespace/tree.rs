@@ -23,6 +23,8 @@ pub struct Tree {
     pub(crate) removals: BTreeMap<(TargetId, Key), RemovalRow>,
     /// Keys that we deleted, and when (monotonic): a lagging listing still shows them.
     pub(crate) deleted: BTreeMap<(TargetId, Key), Duration>,
+    /// Whose children lie at a prefix, in the order of the renames (R5).
+    pub(crate) claims: BTreeMap<(TargetId, String), Vec<(TimeNs, Ino)>>,
     pub(crate) mappings: Vec<Arc<Mapping>>,
     /// Top directory of each mapping.
     tops: HashMap<TargetId, Ino>,
@@ -57,6 +59,7 @@ impl Tree {
             by_remote: BTreeMap::new(),
             removals: BTreeMap::new(),
             deleted: BTreeMap::new(),
+            claims: BTreeMap::new(),
             mappings,
             tops: HashMap::new(),
             numbers: Numbers::new(journal, Counter::Ino),
@@ -72,6 +75,7 @@ impl Tree {
         for removal in &snapshot.removals {
             tree.removals.insert((removal.target, removal.key.clone()), removal.clone());
         }
+        tree.adopt_sources(&snapshot.sources);
         tree.plant(now, ops)?;
         tree.link_children();
         Ok(tree)
@@ -258,6 +262,14 @@ impl Tree {
         (self.get(at)?.is_dir() == path.ends_with('/')).then_some(at)
     }
 
+    /// The directory whose entries have this prefix, if it is known here.
+    pub(crate) fn wanting_prefix(&self, target: TargetId, prefix: &str) -> Option<Ino> {
+        if self.mapping(target)?.prefix == prefix {
+            return self.tops.get(&target).copied();
+        }
+        self.wanting(target, &Key(prefix.to_owned()))
+    }
+
     /// Whether an inode waits for the bucket.
     pub fn is_pending(&self, ino: Ino) -> bool {
         let Some(inode) = self.get(ino) else { return false };
@@ -329,6 +341,7 @@ impl Tree {
         let backing = inode.row.backing;
         let persisted = inode.persisted;
         self.set_remote(ino, None);
+        self.drop_sources(ino, ops);
         self.inodes.remove(&ino);
         if persisted {
             ops.push(Op::DeleteInode(ino));

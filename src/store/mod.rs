@@ -280,6 +280,12 @@ pub trait ObjectStore: Send + Sync + Debug {
         false
     }
 
+    /// The store's time at a moment of this machine's clock, as far as its replies have told it (whole
+    /// seconds); the same time for a store that tells none.
+    fn time(&self, local: TimeNs) -> TimeNs {
+        local
+    }
+
     /// HEAD of the bucket itself: proves key, bucket and region.
     fn head_bucket(&self) -> BoxFuture<'_, Result<()>>;
 

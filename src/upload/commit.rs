@@ -9,6 +9,7 @@ use crate::types::{Crc64, FileKind, Ino, TimeNs};
 
 use super::Uploader;
 use super::error::{StepError, StepResult};
+use super::mover::of_namespace;
 use super::plan::Job;
 use super::queue::Next;
 use super::status::Flight;
@@ -191,6 +192,15 @@ impl Uploader {
                 self.drop_attempt(attempt).await?;
                 let remote = remote_of(&meta);
                 if !self.is_ours(&meta) && self.adopt_marker(attempt, &remote).await? {
+                    return Ok(StepError::Changed);
+                }
+                // A move never overwrites (R5): what moves stands aside.
+                if !self.is_ours(&meta)
+                    && let Some(other) = self.inner.namespace.give_way(attempt.ino).await.map_err(of_namespace)?
+                {
+                    self.count(|counters| counters.conflicts += 1);
+                    tracing::warn!(key = %attempt.key, name = other, "conflict: another host made the name that this object moves to");
+                    self.changed(attempt.ino);
                     return Ok(StepError::Changed);
                 }
                 // The next look expects this version (it is a conflict, logged there).

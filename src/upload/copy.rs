@@ -94,6 +94,8 @@ impl Uploader {
                 return Err(StepError::Changed);
             }
         }
+        // What is newer than the rename of its directory belongs to the old name (R5).
+        let found = found.filter(|found| !self.inner.namespace.is_newer_than_moves(job.mapping.target, found));
         let mut marker = None;
         let (known, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             if tree.get(job.ino).is_none_or(|inode| inode.row.content != Content::Absent) {

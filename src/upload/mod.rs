@@ -13,13 +13,16 @@
 //!    the request forbids overwriting.
 //! 5. (P2) Only content with a final mark is read, and only while the mark still holds when it has
 //!    been read.
-//! 6. A failed step is repeated with backoff for as long as it takes, and shown until it succeeds.
+//! 6. (R5) Before a key under a renamed directory's old name is changed, what belongs to that directory
+//!    there is an inode with its row; a move never overwrites.
+//! 7. A failed step is repeated with backoff for as long as it takes, and shown until it succeeds.
 
 mod commit;
 mod copy;
 mod copy_parts;
 mod error;
 mod locks;
+mod mover;
 mod multipart;
 mod parts;
 mod plan;
@@ -31,6 +34,7 @@ mod status;
 mod worker;
 
 pub use error::Fatal;
+pub use mover::Move;
 pub use status::{Counters, Failure, Flight, Outstanding, Status};
 
 use std::collections::HashMap;
@@ -46,6 +50,7 @@ use crate::outbox::Outbox;
 use crate::types::{Ino, Key, TargetId};
 
 use locks::KeyLocks;
+use mover::Carry;
 use queue::{Queue, Work};
 
 /// How the room behaves.
@@ -75,6 +80,9 @@ pub struct Options {
     pub retry_longest: Duration,
     /// R1: how long after an unknown outcome a late request may still arrive.
     pub late: Duration,
+    /// R5: a renamed directory's move ends when a listing this long after its last copy shows nothing
+    /// more: listings lag.
+    pub move_quiet: Duration,
     /// Name of this mount in attempts; never changes (R2).
     pub mount_uuid: String,
 }
@@ -95,6 +103,7 @@ impl Default for Options {
             retry_first: Duration::from_secs(1),
             retry_longest: Duration::from_secs(60),
             late: Duration::from_secs(120),
+            move_quiet: Duration::from_secs(60),
             mount_uuid: String::new(),
         }
     }
@@ -138,6 +147,8 @@ struct Book {
     suspicious: HashMap<(TargetId, Key), Suspicion>,
     failures: HashMap<Work, Failure>,
     flights: HashMap<Ino, Flight>,
+    /// Renamed directories.
+    moves: HashMap<Ino, Carry>,
     counters: Counters,
 }
 
@@ -228,6 +239,8 @@ impl Uploader {
             let removals: Vec<_> = tree.removals().map(|row| (row.target, row.key.clone())).collect();
             (inodes, removals)
         });
+        let moving: Vec<Ino> = self.inner.namespace.read(|tree| tree.moving().map(|(dir, _)| dir).collect());
+        self.carry(moving);
         let attempts: Vec<u64> = self.book().attempts.keys().copied().collect();
         let mut queue = self.queue();
         for attempt in attempts {

@@ -12,6 +12,8 @@ pub(super) enum Work {
     Settle(u64),
     /// An inode.
     Inode(Ino),
+    /// A renamed directory with children at old names.
+    Move(Ino),
     /// A key that is to leave the bucket.
     Removal(TargetId, Key),
 }

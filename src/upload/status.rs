@@ -4,6 +4,7 @@ use crate::journal::Content;
 use crate::types::{Ino, TimeNs};
 
 use super::Uploader;
+use super::mover::Move;
 use super::queue::Work;
 
 /// A transfer under way.
@@ -68,6 +69,8 @@ pub struct Status {
     pub removals_owed: u64,
     /// Transfers under way.
     pub flights: Vec<Flight>,
+    /// Renamed directories under way.
+    pub moves: Vec<Move>,
     /// Steps that fail.
     pub failures: Vec<Failure>,
     /// Since the start.
@@ -85,12 +88,14 @@ pub struct Outstanding {
     pub held: Vec<String>,
     /// Keys not yet deleted.
     pub removals: u64,
+    /// Renamed directories of which more may be found at old names.
+    pub moves: u64,
 }
 
 impl Outstanding {
     /// Nothing is left to wait for.
     pub fn is_empty(&self) -> bool {
-        self.paths.is_empty() && self.held.is_empty() && self.removals == 0
+        self.paths.is_empty() && self.held.is_empty() && self.removals == 0 && self.moves == 0
     }
 }
 
@@ -110,8 +115,10 @@ impl Uploader {
             status.removals_owed = tree.removals().count() as u64;
         });
         let flights = self.flights();
+        let moves = self.moves();
         let book = self.book();
         status.flights = flights;
+        status.moves = moves;
         status.failures = book.failures.values().cloned().collect();
         status.counters = book.counters;
         status
@@ -124,7 +131,7 @@ impl Uploader {
 
     /// What is not yet in the bucket at or below an inode (`None`: anywhere).
     pub fn outstanding(&self, below: Option<Ino>) -> Outstanding {
-        let mut outstanding = Outstanding::default();
+        let mut outstanding = Outstanding { moves: self.still_moving(below), ..Outstanding::default() };
         let attempts: Vec<Ino> = {
             let book = self.book();
             book.unsettled().map(|attempt| attempt.ino).collect()
@@ -163,7 +170,7 @@ impl Uploader {
 
     /// Whether all that is not in the bucket is still open for writing: only programs can move it on.
     pub fn waits_for_writers(&self) -> bool {
-        let settled = self.book().unsettled().next().is_none();
+        let settled = self.book().unsettled().next().is_none() && self.still_moving(None) == 0;
         settled
             && self.inner.namespace.read(|tree| {
                 let is_open = |content| matches!(content, Content::Open | Content::Flushed);

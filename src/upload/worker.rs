@@ -11,6 +11,7 @@ use crate::types::Ino;
 
 use super::Uploader;
 use super::error::{Fatal, StepError};
+use super::mover::of_namespace;
 use super::plan::{Body, Step, plan};
 use super::queue::{Next, Work};
 
@@ -19,7 +20,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// Pause before the next step of an inode that has just had one.
 const SOON: Duration = Duration::from_millis(50);
 /// Pause between looks while a mapping is offline; its own probe ends that state.
-const OFFLINE_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const OFFLINE_PAUSE: Duration = Duration::from_secs(2);
 
 impl Uploader {
     /// Runs until `shutdown`; steps under way are then awaited. An error stops the mount: the
@@ -66,6 +67,7 @@ impl Uploader {
     async fn look(&self, work: &Work) -> Result<Next, Fatal> {
         let (path, result) = match work {
             Work::Inode(ino) => (self.inner.namespace.read(|tree| tree.shown_path(*ino)), self.reconcile(*ino).await),
+            Work::Move(dir) => (self.inner.namespace.read(|tree| tree.shown_path(*dir)), self.step_move(*dir).await),
             Work::Removal(target, key) => (key.to_string(), self.remove(*target, key.clone()).await),
             Work::Settle(attempt) => {
                 let key = self.book().attempts.get(attempt).map(|row| row.key.to_string());
@@ -74,7 +76,7 @@ impl Uploader {
         };
         match result {
             Ok(next) => {
-                if next == Next::Done {
+                if next == Next::Done || matches!(work, Work::Move(_)) {
                     self.note_success(work);
                 }
                 Ok(next)
@@ -127,6 +129,13 @@ impl Uploader {
             // Its last attempt must be settled first (R2); multipart uploads are continued.
             return Ok(Next::Blocked);
         }
+        // The marker of a renamed directory travels with the attributes that it has there.
+        let unseen = self.inner.namespace.read(|tree| {
+            tree.get(ino).is_some_and(|inode| inode.is_dir() && !inode.row.attrs_known && inode.row.remote.is_some())
+        });
+        if unseen {
+            self.inner.namespace.ensure_attributes(ino).await.map_err(of_namespace)?;
+        }
         let wall = self.inner.namespace.clock().now();
         let step = self.inner.namespace.touch(|tree| {
             let step = plan(tree, ino, wall, &self.inner.options.mount_uuid);
@@ -156,6 +165,7 @@ impl Uploader {
                 }
                 return Ok(others.first().map_or(Next::Blocked, |other| Next::Behind(*other)));
             }
+            Step::Send(..) | Step::Copy(..) if self.settle_there(&step).await? => Ok(Next::After(Duration::ZERO)),
             Step::Send(job, body) => self.send(job, body).await,
             Step::Copy(job, remote) => self.copy(job, remote).await,
             Step::Displace(job, remote) => self.copy(job, remote).await.map(|next| match next {

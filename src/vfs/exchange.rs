@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use crate::journal::Durability;
-use crate::namespace::{Inode, Lookup};
+use crate::namespace::Lookup;
 use crate::types::Ino;
 
 use super::Vfs;
@@ -24,9 +24,6 @@ impl Vfs {
         }
         self.inner.namespace.read(|tree| tree.check_exchange(one, other))?;
         for ino in &found {
-            if self.with_inode(*ino, Inode::is_dir)? {
-                self.inner.namespace.load_tree(*ino).await?;
-            }
             self.inner.namespace.ensure_attributes(*ino).await?;
         }
         let wall = self.now();
@@ -36,22 +33,16 @@ impl Vfs {
             {
                 return Err(crate::namespace::Error::NotFound);
             }
-            tree.exchange(one, other, wall, ops)?;
-            let mut moved = found.clone();
-            for ino in &found {
-                moved.extend(tree.below(*ino));
-            }
-            for ino in &moved {
-                // Its wanted key is another now: it needs a row (namespace invariant 1).
-                tree.persist(*ino, ops);
-            }
-            Ok(moved)
+            tree.exchange(one, other, wall, ops)
         });
         let moved = moved?;
         commit.durable().await?;
-        for ino in moved {
+        for ino in &found {
+            self.inner.uploader.changed(*ino);
+        }
+        self.inner.uploader.carry(moved.moved);
+        for ino in moved.waiting.into_iter().chain(found) {
             self.tag_moved(ino)?;
-            self.inner.uploader.changed(ino);
         }
         Ok(())
     }

@@ -233,8 +233,6 @@ impl Vfs {
         }
         let is_dir = self.with_inode(ino, crate::namespace::Inode::is_dir)?;
         if is_dir {
-            // Until moves are carried by the directory itself (R5), all that moves must be known.
-            self.inner.namespace.load_tree(ino).await?;
             self.inner.namespace.ensure_attributes(ino).await?;
             if let Some(existing) = existing {
                 self.prove_empty(existing).await?;
@@ -252,25 +250,21 @@ impl Vfs {
             if flags & libc::RENAME_NOREPLACE != 0 && tree.child(to.0, to.1).is_some() {
                 return Err(crate::namespace::Error::Exists);
             }
-            let renamed = tree.rename(from, to, wall, ops)?;
-            let moved = tree.below(ino);
-            for below in &moved {
-                // Its wanted key is another now: it needs a row (namespace invariant 1).
-                tree.persist(*below, ops);
-            }
-            Ok((renamed, moved))
+            tree.rename(from, to, wall, ops)
         });
-        let (renamed, moved) = renamed?;
+        let renamed = renamed?;
         commit.durable().await?;
-        for moved in moved.into_iter().chain([ino]) {
-            self.tag_moved(moved)?;
-            self.inner.uploader.changed(moved);
-        }
+        self.inner.uploader.changed(ino);
+        // What lies below it moves with it; the directory itself carries where from (R5).
+        self.inner.uploader.carry(renamed.moved);
         if let Some(replaced) = renamed.replaced {
             self.after_unlink(replaced);
         }
         if let Some(dir) = renamed.marker {
             self.inner.uploader.changed(dir);
+        }
+        for waiting in renamed.waiting.into_iter().chain((!is_dir).then_some(ino)) {
+            self.tag_moved(waiting)?;
         }
         Ok(())
     }

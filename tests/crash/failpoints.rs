@@ -73,8 +73,11 @@ fn acts() -> Vec<Act> {
         Act::Await("unlinked"),
         Act::Await("once"),
         Act::Await("dir/large"),
+        Act::Write("tree/ours", small(8)),
+        Act::Await("tree/ours"),
         Act::Write("rewritten", small(6)),
         Act::Rename("moved", "dir/moved"),
+        Act::Rename("tree", "grown"),
         Act::Unlink("unlinked"),
         Act::Write("dir/last", small(7)),
     ]
@@ -85,9 +88,13 @@ fn end() -> BTreeMap<&'static str, Vec<u8>> {
     let large = pattern(1, 2_600_000);
     [("dir/", vec![]), ("dir/large", large), ("rewritten", small(6)), ("dir/moved", small(3)), ("once", small(5))]
         .into_iter()
-        .chain([("dir/last", small(7))])
+        .chain([("dir/last", small(7)), ("grown/ours", small(8))])
+        .chain(THEIRS.iter().map(|name| (*name, b"theirs".to_vec())))
         .collect()
 }
+
+/// What the renamed directory brings along that the mount has never seen, by its names afterwards.
+const THEIRS: [&str; 3] = ["grown/deep/one", "grown/deep/two", "grown/three"];
 
 /// Runs the acts with the daemon ending at `point`, goes on with another daemon, and looks.
 fn survives(cloud: &Cloud, point: &str) {
@@ -95,6 +102,9 @@ fn survives(cloud: &Cloud, point: &str) {
     let key = |name: &str| format!("{prefix}{name}");
     let write_back = "threshold = \"1MiB\"".to_owned();
     let options = Options { mappings: vec![("/", prefix)], write_back, ..Options::default() };
+    for name in THEIRS {
+        cloud.put(&key(&name.replace("grown", "tree")), b"theirs");
+    }
     let mut mount = Mount::prepare(cloud, &options);
     mount.env.push(("FERRYFS_FAILPOINT", point.to_owned()));
     mount.remount();

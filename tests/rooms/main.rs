@@ -1,6 +1,7 @@
 //! The rooms of a mount in orders of events that a kernel and a network give only by chance.
 
 mod copies;
+mod moves;
 mod upload;
 mod view;
 mod world;

@@ -40,6 +40,7 @@ pub struct Options {
     pub copy_in_one: u64,
     /// Of what is written.
     pub terms: Terms,
+    pub move_quiet: Duration,
 }
 
 impl Default for Options {
@@ -53,6 +54,7 @@ impl Default for Options {
             late: Duration::from_secs(120),
             copy_in_one: u64::MAX,
             terms: Terms::default(),
+            move_quiet: Duration::from_secs(60),
         }
     }
 }
@@ -208,6 +210,7 @@ impl Rooms {
             late: options.late,
             copy_in_one: options.copy_in_one,
             copy_part_bytes: 1 << 20,
+            move_quiet: options.move_quiet,
             mount_uuid: journal.mount_uuid().to_owned(),
             ..ferryfs::upload::Options::default()
         };

@@ -5,7 +5,7 @@ use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof, proptest
 use super::{journal, put};
 use crate::journal::{
     AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, ExtentRow, Hold, InodeRow,
-    Journal, Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow,
+    Journal, Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow, SourceRow,
 };
 use crate::types::{Attrs, BackingNo, Crc64, ETag, FileKind, Ino, Key, TargetId, TimeNs};
 
@@ -171,6 +171,12 @@ fn removal() -> BoxedStrategy<RemovalRow> {
         .boxed()
 }
 
+fn source() -> BoxedStrategy<SourceRow> {
+    (number(), any::<u32>(), text(), time())
+        .prop_map(|(ino, target, prefix, at)| SourceRow { ino: Ino(ino), target: TargetId(target), prefix, at })
+        .boxed()
+}
+
 fn announcement() -> BoxedStrategy<AnnouncementRow> {
     let states =
         prop_oneof![Just(AnnouncementState::Owed), Just(AnnouncementState::Failed), Just(AnnouncementState::GaveUp)];
@@ -208,7 +214,7 @@ proptest! {
     #[test]
     fn rows_come_back_as_they_were_written(
         inode in inode(), attribute in attribute(), attempt in attempt(), part in part(), removal in removal(),
-        announcement in announcement(), record in record(), value in text(), base in (text(), number(), number()),
+        announcement in announcement(), record in record(), value in text(), base in (text(), number(), number()), source in source(),
     ) {
         let (dir, journal) = journal();
         let part = PartRow { attempt: attempt.attempt, ..part };
@@ -220,6 +226,7 @@ proptest! {
             Op::PutInode(Box::new(inode.clone())), Op::PutAttribute(attribute.clone()), Op::PutAttempt(attempt.clone()),
             Op::PutPart(part.clone()), Op::PutRemoval(removal.clone()), Op::PutAnnouncement(announcement.clone()),
             Op::PutRecord(record.clone()), Op::SetMeta("boot-id", value.clone()),
+            Op::PutSource(source.clone()),
         ]);
         journal.close().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
@@ -230,6 +237,7 @@ proptest! {
         assert_eq!(all.attempts, std::slice::from_ref(&attempt));
         assert_eq!(all.parts, [part]);
         assert_eq!(all.removals, std::slice::from_ref(&removal));
+        assert_eq!(all.sources, std::slice::from_ref(&source));
         assert_eq!(all.announcements, std::slice::from_ref(&announcement));
         assert_eq!(all.records, std::slice::from_ref(&record));
         assert_eq!(journal.attribute(attribute.target, &attribute.key).unwrap(), Some(attribute.clone()));
@@ -239,11 +247,13 @@ proptest! {
             Op::DeleteInode(inode.ino), Op::DeleteAttribute(attribute.target, attribute.key.clone()),
             Op::DeleteAttempt(attempt.attempt), Op::DeleteRemoval(removal.target, removal.key),
             Op::DeleteAnnouncement(announcement.seq), Op::DeleteRecord(record.seq),
+            Op::DeleteSource(source.ino, source.prefix),
         ]);
         assert_eq!(journal.extents(inode.ino).unwrap(), []);
         let all = journal.load().unwrap();
         assert!(all.partials.is_empty());
         assert!(all.inodes.is_empty() && all.attempts.is_empty() && all.parts.is_empty());
+        assert!(all.sources.is_empty());
         assert!(all.removals.is_empty() && all.announcements.is_empty() && all.records.is_empty());
         assert_eq!(journal.attribute(attribute.target, &attribute.key).unwrap(), None);
     }

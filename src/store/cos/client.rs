@@ -14,9 +14,9 @@ use crate::store::credentials::{Credentials, CredentialsSource};
 use crate::store::error::{Error, ErrorKind, Outcome, Result};
 use crate::store::late::Late;
 use crate::store::retry::{Next, Policy, Repeat};
-use crate::store::skew::StoreClock;
+use crate::store::skew::{StoreClock, local_ns};
 use crate::store::xml;
-use crate::types::Key;
+use crate::types::{Key, TimeNs};
 
 /// Error bodies are a few hundred bytes.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
@@ -162,6 +162,11 @@ impl CosClient {
         self.late.concerns(key)
     }
 
+    /// See [`ObjectStore::time`](crate::store::ObjectStore::time).
+    pub(super) fn time(&self, local: TimeNs) -> TimeNs {
+        TimeNs(self.clock.at_ns(local.0))
+    }
+
     /// What an operation is called in errors: `PUT cos://bucket/key`.
     pub(super) fn what(&self, method: &Method, key: Option<&Key>) -> String {
         match key {
@@ -226,7 +231,11 @@ impl CosClient {
         read: impl Fn(Reply) -> std::result::Result<T, Wrong>,
     ) -> std::result::Result<T, Failure> {
         let request = self.request(call, credentials).map_err(|error| self.broken(call, error))?;
+        let sent_ns = local_ns();
         let response = self.http.send(request).await.map_err(|error| self.broken(call, error))?;
+        if let Some(date) = header(&response.headers, "date").and_then(http::parse_date) {
+            self.clock.observe(date.sec(), sent_ns, local_ns());
+        }
         let status = response.status.as_u16();
         let headers = response.headers;
         if !response.status.is_success() {

@@ -34,7 +34,7 @@ use super::{
     Capabilities, CopyOptions, CopySource, DeleteFailure, GetOptions, GetResult, HeadOptions, ListOptions, ListPage,
     ObjectMeta, ObjectStore, Part, PartsPage, PutOptions, PutResult, Result, UploadsPage,
 };
-use crate::types::Key;
+use crate::types::{Key, TimeNs};
 use client::CosClient;
 
 /// A COS bucket. Connects to nothing yet.
@@ -84,6 +84,10 @@ impl ObjectStore for Cos {
 
     fn may_arrive_late(&self, key: &Key) -> bool {
         self.client.may_arrive_late(key)
+    }
+
+    fn time(&self, local: TimeNs) -> TimeNs {
+        self.client.time(local)
     }
 
     fn head_bucket(&self) -> BoxFuture<'_, Result<()>> {
