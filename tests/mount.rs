@@ -23,7 +23,7 @@ use ferryfs::outbox::Outbox;
 use ferryfs::store::{Addressing, CosOptions, Credentials, cos};
 use ferryfs::task::{Guardian, Shutdown};
 use ferryfs::upload::Uploader;
-use ferryfs::vfs::{ClosePolicy, KilledWriter, Parts, Vfs};
+use ferryfs::vfs::{ClosePolicy, FsyncPolicy, KilledWriter, Parts, Vfs};
 use tokio::runtime::Runtime;
 
 const BUCKET: &str = "examplebucket-1250000000";
@@ -111,6 +111,8 @@ impl Setup {
         };
         let options = ferryfs::vfs::Options {
             close: ClosePolicy::Process,
+            fsync: FsyncPolicy::Disk,
+            upload_open: None,
             killed_writer: KilledWriter::Hold,
             whole_below: 1 << 20,
             boot_id: disk::boot_id().unwrap(),

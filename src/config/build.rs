@@ -38,6 +38,9 @@ const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 const DEFAULT_MAX_DELAY: Duration = Duration::from_secs(30);
 /// Longest of any time here but `give_up_after`: longer is a wrong unit.
 const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Shorter intervals than these would be a program's own fsync; longer ones are a wrong unit.
+const MIN_UPLOAD_OPEN: Duration = Duration::from_secs(1);
+const MAX_UPLOAD_OPEN: Duration = Duration::from_secs(366 * 24 * 3600);
 const DEFAULT_PARALLEL: i64 = 4;
 /// Each part in flight is held in memory.
 const MAX_PARALLEL: i64 = 64;
@@ -305,15 +308,13 @@ fn write_back(source: &Source<'_>, raw: &RawWriteBack) -> Result<WriteBack> {
     let parts = MIN_PART_BYTES..=MAX_PART_BYTES;
     let part_size = size(source, raw.part_size.as_ref(), "part_size", DEFAULT_PART_BYTES, parts.clone())?;
     let delay = time(source, raw.delay.as_ref(), "delay", DEFAULT_DELAY, Duration::ZERO..=MAX_TIME)?;
-    for waits in [raw.close.as_ref(), raw.fsync.as_ref()].into_iter().flatten() {
-        if waits.value == "remote" {
-            return Err(source.refuse(
-                &waits.place,
-                "`remote` is not available yet: it takes snapshots of open files",
-                "write \"disk\"; `ferryfs wait DIR PATH` returns when a file is in the bucket",
-            ));
+    let upload_open = match &raw.upload_open {
+        Some(every) if every.value == "off" => None,
+        Some(every) => {
+            Some(time(source, Some(every), "upload_open", MIN_UPLOAD_OPEN, MIN_UPLOAD_OPEN..=MAX_UPLOAD_OPEN)?)
         }
-    }
+        None => None,
+    };
     Ok(WriteBack {
         delay,
         max_delay: time(
@@ -323,9 +324,15 @@ fn write_back(source: &Source<'_>, raw: &RawWriteBack) -> Result<WriteBack> {
             DEFAULT_MAX_DELAY.max(delay),
             delay..=MAX_TIME.max(delay),
         )?,
-        close: choice(source, raw.close.as_ref(), &[("process", CloseMode::Process), ("disk", CloseMode::Disk)])?
-            .unwrap_or(CloseMode::Process),
-        fsync: choice(source, raw.fsync.as_ref(), &[("disk", FsyncMode::Disk)])?.unwrap_or(FsyncMode::Disk),
+        close: choice(
+            source,
+            raw.close.as_ref(),
+            &[("process", CloseMode::Process), ("disk", CloseMode::Disk), ("remote", CloseMode::Remote)],
+        )?
+        .unwrap_or(CloseMode::Process),
+        fsync: choice(source, raw.fsync.as_ref(), &[("disk", FsyncMode::Disk), ("remote", FsyncMode::Remote)])?
+            .unwrap_or(FsyncMode::Disk),
+        upload_open,
         part_size,
         parallel: number(source, raw.parallel.as_ref(), "parallel", DEFAULT_PARALLEL, 1, MAX_PARALLEL)?,
         // A file of one part and a multipart of one part are the same bytes; below the smallest part only

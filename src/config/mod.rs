@@ -154,6 +154,8 @@ pub enum CloseMode {
     Process,
     /// The disk: survives power loss.
     Disk,
+    /// The bucket, verified.
+    Remote,
 }
 
 /// What fsync(2) waits for (P1).
@@ -161,6 +163,8 @@ pub enum CloseMode {
 pub enum FsyncMode {
     /// The disk.
     Disk,
+    /// The bucket as well, verified.
+    Remote,
 }
 
 /// `[write_back]`
@@ -174,6 +178,9 @@ pub struct WriteBack {
     pub close: CloseMode,
     /// What fsync(2) waits for.
     pub fsync: FsyncMode,
+    /// A file that stays open for writing goes up as often as this, if it changed (default: when it is
+    /// closed).
+    pub upload_open: Option<Duration>,
     /// Of multipart uploads, bytes (default 16 MiB; larger files get larger parts).
     pub part_size: ByteSize,
     /// Parts of one file that travel at once (default 4).

@@ -49,7 +49,7 @@ const SECRETS: [&str; 7] =
 /// What a refusal of an unknown name lists.
 const KNOWN: &str = "the options are region, endpoint, addressing, storage_class, acl, sse, sse_kms_key_id, tags, \
     credentials_file, sync_url, sync_record, sync_credentials_file, cache_dir, cache_size, state_dir, write_back, max_delay, close, fsync, \
-    part_size, parallel, threshold, uid, gid, allow_other, ro, attr_ttl, killed_writer, passthrough, \
+    upload_open, part_size, parallel, threshold, uid, gid, allow_other, ro, attr_ttl, killed_writer, passthrough, \
     suid, nosuid, dev, nodev, exec, noexec";
 
 fn refuse(name: &str, message: impl Into<String>, remedy: impl Into<String>) -> Error {
@@ -148,6 +148,7 @@ impl Entry {
             "max_delay" => raw.write_back.max_delay = Some(self.text()?),
             "close" => raw.write_back.close = Some(self.text()?),
             "fsync" => raw.write_back.fsync = Some(self.text()?),
+            "upload_open" => raw.write_back.upload_open = Some(self.text()?),
             "part_size" => raw.write_back.part_size = Some(self.text()?),
             "parallel" => raw.write_back.parallel = Some(self.number()?),
             "threshold" => raw.write_back.threshold = Some(self.text()?),

@@ -94,6 +94,7 @@ pub(super) struct RawWriteBack {
     pub(super) max_delay: Option<At<String>>,
     pub(super) close: Option<At<String>>,
     pub(super) fsync: Option<At<String>>,
+    pub(super) upload_open: Option<At<String>>,
     pub(super) part_size: Option<At<String>>,
     pub(super) parallel: Option<At<i64>>,
     pub(super) threshold: Option<At<String>>,

@@ -163,9 +163,13 @@ fn bad_times_are_refused() {
 
 #[test]
 fn unknown_choices_are_refused() {
-    refused_with("close = \"process\"", "close = \"never\"", "none of the choices", "\"process\", \"disk\"");
-    refused_with("fsync = \"disk\"", "fsync = \"no\"", "none of the choices", "\"disk\"");
-    refused_with("fsync = \"disk\"", "fsync = \"remote\"", "not available yet", "ferryfs wait");
+    refused_with(
+        "close = \"process\"",
+        "close = \"never\"",
+        "none of the choices",
+        "\"process\", \"disk\", \"remote\"",
+    );
+    refused_with("fsync = \"disk\"", "fsync = \"no\"", "none of the choices", "\"disk\", \"remote\"");
     refused_with("addressing = \"path\"", "addressing = \"dns\"", "none of the choices", "\"virtual\", \"path\"");
 }
 
@@ -199,6 +203,20 @@ fn terms_are_read_and_checked() {
     let environment = |name: &str| name.starts_with("COS_SECRET").then(|| "x".to_owned());
     let config = build::from_url("cos://a-1/", &options, &environment).unwrap();
     assert_eq!(config.mappings[0].terms.tags.len(), 2);
+}
+
+#[test]
+fn close_and_fsync_may_wait_for_the_bucket() {
+    let text = WHOLE
+        .replace("close = \"process\"", "close = \"remote\"")
+        .replace("fsync = \"disk\"", "fsync = \"remote\"\nupload_open = \"10m\"");
+    let written = load(&text).unwrap().write_back;
+    assert_eq!((written.close, written.fsync), (CloseMode::Remote, FsyncMode::Remote));
+    assert_eq!(written.upload_open, Some(Duration::from_secs(600)));
+    assert_eq!(load(WHOLE).unwrap().write_back.upload_open, None);
+    assert_eq!(load(&text.replace("10m", "off")).unwrap().write_back.upload_open, None);
+    refused_with("fsync = \"disk\"", "upload_open = \"10ms\"", "out of range", "between");
+    refused_with("fsync = \"disk\"", "upload_open = \"never\"", "not a time", "");
 }
 
 fn two(first: (&str, &str), second: (&str, &str)) -> String {

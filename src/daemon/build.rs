@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::cache::{self, Cache};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, CloseMode, Config, KilledWriter};
+use crate::config::{self, CloseMode, Config, FsyncMode, KilledWriter};
 use crate::disk::{self, DirLock};
 use crate::download::{self, Downloader};
 use crate::http;
@@ -196,7 +196,13 @@ fn vfs_options(config: &Config, boot_id: String) -> vfs::Options {
         close: match config.write_back.close {
             CloseMode::Process => vfs::ClosePolicy::Process,
             CloseMode::Disk => vfs::ClosePolicy::Disk,
+            CloseMode::Remote => vfs::ClosePolicy::Remote,
         },
+        fsync: match config.write_back.fsync {
+            FsyncMode::Disk => vfs::FsyncPolicy::Disk,
+            FsyncMode::Remote => vfs::FsyncPolicy::Remote,
+        },
+        upload_open: config.write_back.upload_open,
         killed_writer: match config.mount.killed_writer {
             KilledWriter::Hold => vfs::KilledWriter::Hold,
             KilledWriter::Upload => vfs::KilledWriter::Upload,

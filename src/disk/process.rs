@@ -73,6 +73,24 @@ pub fn killed_by_signal(tid: u32) -> Option<i32> {
     parse_killed(&String::from_utf8_lossy(&stat))
 }
 
+/// The process that a thread belongs to. `None`: there is no such thread (0: the kernel did not say).
+///
+/// As [`killed_by_signal`] it reads nothing that an execve holds up.
+pub fn process_of(tid: u32) -> Option<u32> {
+    parse_process(&fs::read(format!("/proc/{tid}/status")).ok()?)
+}
+
+/// Whether a process runs: it has memory, and so may have files open.
+pub fn is_running(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/status")).is_ok_and(|status| has_memory(&status))
+}
+
+/// The thread group's number in `/proc/PID/status`; a name in it cannot hold a line's end.
+fn parse_process(status: &[u8]) -> Option<u32> {
+    let number = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
+    std::str::from_utf8(number).ok()?.trim().parse().ok()
+}
+
 /// Whether `/proc/PID/status` tells of memory; a name in it cannot hold a line's end.
 fn has_memory(status: &[u8]) -> bool {
     status.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"VmSize:"))
@@ -158,6 +176,27 @@ mod tests {
         assert_eq!(zombie("exit 9"), None);
         assert_eq!(killed_by_signal(std::process::id()), None);
         assert_eq!(killed_by_signal(0), None);
+    }
+
+    #[test]
+    fn threads_tell_their_process() {
+        let own = std::process::id();
+        assert_eq!(process_of(own), Some(own));
+        assert!(is_running(own));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let tid = rustix::thread::gettid().as_raw_nonzero().get();
+                assert_eq!(process_of(u32::try_from(tid).unwrap()), Some(own));
+            });
+        });
+        assert_eq!(process_of(0), None);
+        let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
+        let pid = child.id();
+        while is_running(pid) {
+            std::thread::yield_now();
+        }
+        assert_eq!(process_of(pid), Some(pid), "it ended and was not waited for");
+        child.wait().unwrap();
     }
 
     #[test]

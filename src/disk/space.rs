@@ -1,5 +1,6 @@
 //! How much room a filesystem has.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -20,6 +21,19 @@ pub struct SpaceStat {
     pub files: u64,
     /// Inodes free.
     pub files_free: u64,
+}
+
+/// TMPFS_MAGIC and RAMFS_MAGIC, statfs(2).
+const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// Whether a file lies in memory only. Nothing of it is ever written back, so a page that a mapping
+/// has dirtied stays writable, and later stores move no time, whatever is synced.
+///
+/// # Errors
+/// As fstatfs(2).
+pub fn is_in_memory(file: &File) -> io::Result<bool> {
+    let kind = rustix::fs::fstatfs(file)?.f_type;
+    Ok(IN_MEMORY.contains(&kind))
 }
 
 /// Room on the filesystem of `path`.

@@ -5,7 +5,9 @@ use std::io;
 use fuser::Errno;
 
 use crate::disk;
+use crate::journal::Hold;
 use crate::store;
+use crate::upload::{Cause, NotUploaded};
 use crate::vfs;
 
 /// Largest errno that the kernel takes in a reply; a larger one would leave the caller waiting
@@ -47,6 +49,11 @@ pub(super) fn errno(error: &vfs::Error) -> Errno {
         // Latched or closed: nothing is written any more, whoever asks.
         Error::Journal(_) => Errno::EIO,
         Error::Io(error) => local_errno(error),
+        // Written while the disk was full: what a write would have said had it been seen (C6).
+        Error::Held(Hold::DiskFull) => Errno::ENOSPC,
+        Error::Held(Hold::Crash | Hold::Power | Hold::KilledWriter | Hold::Journal | Hold::Incomplete) => Errno::EIO,
+        Error::NotUploaded(NotUploaded::Changed) => Errno::EIO,
+        Error::NotUploaded(NotUploaded::Failed(cause, _)) => not_uploaded_errno(cause),
         Error::Stale => Errno::ESTALE,
         Error::Corrupt => Errno::EIO,
     }
@@ -78,6 +85,19 @@ fn store_errno(kind: store::ErrorKind) -> Errno {
         | ErrorKind::Timeout
         | ErrorKind::Server
         | ErrorKind::BadReply => Errno::EIO,
+    }
+}
+
+/// Why what a close or fsync waits for is not in the bucket.
+#[deny(clippy::wildcard_enum_match_arm)]
+fn not_uploaded_errno(cause: &Cause) -> Errno {
+    match cause {
+        Cause::Denied => Errno::EACCES,
+        Cause::Quota => Errno::EDQUOT,
+        Cause::Full => Errno::ENOSPC,
+        Cause::Local(Some(raw)) => local_errno(&io::Error::from_raw_os_error(*raw)),
+        Cause::Local(None) | Cause::Offline | Cause::Mismatch | Cause::Store | Cause::Stuck => Errno::EIO,
+        Cause::Unsettled(_, cause) => not_uploaded_errno(cause),
     }
 }
 
@@ -150,6 +170,19 @@ mod tests {
         assert_eq!(errno(&store_error(store::ErrorKind::Precondition)).code(), libc::ESTALE);
         assert_eq!(errno(&store_error(store::ErrorKind::Network)).code(), libc::EIO);
         assert_eq!(errno(&vfs::Error::Offline).code(), libc::EIO);
+    }
+
+    #[test]
+    fn what_is_not_in_the_bucket_says_why() {
+        let number = |cause| errno(&vfs::Error::NotUploaded(NotUploaded::Failed(cause, String::new()))).code();
+        assert_eq!(number(Cause::Denied), libc::EACCES);
+        assert_eq!(number(Cause::Quota), libc::EDQUOT);
+        assert_eq!(number(Cause::Full), libc::ENOSPC);
+        assert_eq!(number(Cause::Offline), libc::EIO);
+        assert_eq!(number(Cause::Local(Some(libc::EFBIG))), libc::EFBIG);
+        assert_eq!(number(Cause::Unsettled(1, Box::new(Cause::Quota))), libc::EDQUOT);
+        assert_eq!(errno(&vfs::Error::NotUploaded(NotUploaded::Changed)).code(), libc::EIO);
+        assert_eq!(errno(&vfs::Error::Held(Hold::DiskFull)).code(), libc::ENOSPC);
     }
 
     #[test]

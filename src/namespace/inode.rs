@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::journal::{Content, Hold, InodeRow, PartialRow};
-use crate::types::{FileKind, Ino, TimeNs};
+use crate::journal::{Content, Hold, InodeRow, Mark, PartialRow};
+use crate::types::{BackingNo, FileKind, Ino, TimeNs};
 
 /// A prefix that still holds children of a renamed directory (R5).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,21 @@ impl DirState {
     }
 }
 
+/// A version of a file that is open for writing, to be uploaded all the same: somebody asked for it
+/// (a close or fsync that waits for the bucket, `upload_open`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// Generation that stands for exactly this version; the row's is another one by now, or will be
+    /// as soon as something is written.
+    pub generation: u64,
+    /// Where its bytes are.
+    pub backing: BackingNo,
+    /// What that file looks like while it holds the version.
+    pub mark: Mark,
+    /// `backing` is a private copy that nobody writes to; otherwise it is the open file itself.
+    pub copied: bool,
+}
+
 /// An inode in memory: its row and what no row holds.
 #[derive(Clone, Debug)]
 pub struct Inode {
@@ -81,6 +96,8 @@ pub struct Inode {
     pub attempting: bool,
     /// Another version was given its name on demand: who opens it must look the name up again.
     pub displaced: bool,
+    /// A version that goes up although the file is open.
+    pub offered: Option<Offered>,
     /// Clean content from before a reboot: compare its CRC before use (C5).
     pub unverified: bool,
     /// Access time, as a program set it; not kept in the bucket.

@@ -38,7 +38,7 @@ pub use change::{Renamed, Unlinked};
 pub use error::{Error, Result};
 pub use headers::{FERRY_HEADER, MD5_HEADER, attributes_of, headers_for};
 pub use held::Discarded;
-pub use inode::{DirState, Inode, Source};
+pub use inode::{DirState, Inode, Offered, Source};
 pub use listing::Lookup;
 pub use mapping::{Defaults, Mapping};
 pub use merge::{Replaced, remote_of};

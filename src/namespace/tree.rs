@@ -43,6 +43,12 @@ pub(crate) fn below_prefix<'a, V>(
         .map(|((_, key), value)| (key, value))
 }
 
+/// A key that begins with `prefix` is one of a file or directory directly below it.
+fn is_entry(key: &Key, prefix: &str) -> bool {
+    let name = key.as_str().get(prefix.len()..).unwrap_or_default();
+    !name.is_empty() && !name.trim_end_matches('/').contains('/')
+}
+
 /// The row's target of the synthetic root directory that several mappings hang under.
 const NO_TARGET: TargetId = TargetId(0);
 
@@ -251,6 +257,18 @@ impl Tree {
         self.by_remote.get(&(target, key.clone())).map_or(&[], Vec::as_slice)
     }
 
+    /// Inodes whose remote version is an entry of the directory with this prefix.
+    pub fn remotes_in<'a>(&'a self, target: TargetId, prefix: &'a str) -> impl Iterator<Item = Ino> + 'a {
+        below_prefix(&self.by_remote, target, prefix)
+            .filter(move |(key, _)| is_entry(key, prefix))
+            .flat_map(|(_, inos)| inos.iter().copied())
+    }
+
+    /// Removals owed of entries of the directory with this prefix, its own marker not among them.
+    pub fn removals_in<'a>(&'a self, target: TargetId, prefix: &'a str) -> impl Iterator<Item = &'a RemovalRow> {
+        below_prefix(&self.removals, target, prefix).filter(move |(key, _)| is_entry(key, prefix)).map(|(_, row)| row)
+    }
+
     /// The inode that wants this key, if it has a name here.
     pub fn wanting(&self, target: TargetId, key: &Key) -> Option<Ino> {
         let mapping = self.mapping(target)?;
@@ -366,6 +384,7 @@ impl Inode {
             checked: None,
             attempting: false,
             displaced: false,
+            offered: None,
             unverified: false,
             atime: None,
             dirty_since: None,

@@ -55,6 +55,7 @@ impl Uploader {
             inode.row.remote_attr_generation = attempt.attr_generation;
             if content {
                 inode.row.remote_generation = attempt.generation;
+                inode.offered = inode.offered.filter(|offered| offered.generation != attempt.generation);
                 if linked && inode.row.generation == attempt.generation && inode.row.content == Content::Closed {
                     inode.row.content = Content::Clean;
                     inode.row.mark = None;

@@ -11,8 +11,8 @@
 //! 3. (R3) No key is overwritten or deleted while another inode's only good copy lives there.
 //! 4. (R4) What stands at a key is looked at right before it is changed; where nothing may stand,
 //!    the request forbids overwriting.
-//! 5. (P2) Only content with a final mark is read, and only while the mark still holds when it has
-//!    been read.
+//! 5. (P2) Only content with a final mark is sent, and only if the mark still holds when it has been
+//!    read; of an open file, only a version that somebody waits for, under the same condition.
 //! 6. (R5) Before a key under a renamed directory's old name is changed, what belongs to that directory
 //!    there is an inode with its row; a move never overwrites.
 //! 7. A failed step is repeated with backoff for as long as it takes, and shown until it succeeds.
@@ -31,11 +31,13 @@ mod removal;
 mod send;
 mod settle;
 mod status;
+mod urgent;
 mod worker;
 
 pub use error::Fatal;
 pub use mover::Move;
 pub use status::{Counters, Failure, Flight, Outstanding, Status};
+pub use urgent::{Cause, NotUploaded, Scope};
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -146,6 +148,8 @@ struct Book {
     /// Keys at which a late request may still arrive (R1).
     suspicious: HashMap<(TargetId, Key), Suspicion>,
     failures: HashMap<Work, Failure>,
+    /// Failures ever.
+    failed: u64,
     flights: HashMap<Ino, Flight>,
     /// Renamed directories.
     moves: HashMap<Ino, Carry>,

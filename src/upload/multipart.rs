@@ -23,7 +23,7 @@ use super::Uploader;
 use super::commit::Sent;
 use super::error::{StepError, StepResult};
 use super::parts::PartPlan;
-use super::plan::{Expected, Job};
+use super::plan::{Expected, Job, Source};
 use super::queue::Next;
 use super::send::read_range;
 
@@ -31,18 +31,38 @@ use super::send::read_range;
 const PART_TRIES: u32 = 3;
 
 impl Uploader {
-    pub(super) async fn send_parts(&self, job: &Job, backing: BackingNo, marked: &Mark) -> StepResult<Next> {
+    pub(super) async fn send_parts(
+        &self,
+        job: &Job,
+        backing: BackingNo,
+        marked: &Mark,
+        source: Source,
+    ) -> StepResult<Next> {
         let Some(_keys) = self.inner.locks.try_lock(job.mapping.target, &[&job.key]) else {
             return Ok(Next::Blocked);
         };
-        self.still(job, &self.inner.cache.open_read(backing)?, marked)?;
+        self.still(job, &self.inner.cache.open_read(backing)?, marked, source)?;
         self.fly(job, marked.size);
-        let result = self.send_parts_in_flight(job, backing, marked).await;
+        let result = self.send_parts_in_flight(job, backing, marked, source).await;
         self.land(job.ino);
-        result
+        match result {
+            // Cut short while it was read: the next look aborts the upload.
+            Err(StepError::Io(error))
+                if source == Source::Open && error.kind() == std::io::ErrorKind::UnexpectedEof =>
+            {
+                Err(StepError::Changed)
+            }
+            result => result,
+        }
     }
 
-    async fn send_parts_in_flight(&self, job: &Job, backing: BackingNo, marked: &Mark) -> StepResult<Next> {
+    async fn send_parts_in_flight(
+        &self,
+        job: &Job,
+        backing: BackingNo,
+        marked: &Mark,
+        source: Source,
+    ) -> StepResult<Next> {
         let (mut attempt, upload_id, plan) = match self.resumable(job, marked.size).await? {
             Some(resumed) => resumed,
             None => self.initiate(job, marked.size).await?,
@@ -65,7 +85,7 @@ impl Uploader {
             parts.get(&number).map_or(sum, |(_, crc)| combine(sum, *crc, range.end - range.start))
         });
         attempt.crc64 = Some(crc);
-        if let Err(changed) = self.still(job, &self.inner.cache.open_read(backing)?, marked) {
+        if let Err(changed) = self.still(job, &self.inner.cache.open_read(backing)?, marked, source) {
             if matches!(changed, StepError::Changed) {
                 self.abort(job, &attempt, &upload_id).await?;
             }

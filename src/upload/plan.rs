@@ -37,8 +37,19 @@ pub(super) struct Job {
 pub(super) enum Body {
     /// Known whole: a marker, the target of a link, the nothing of a special file.
     Bytes(String),
-    /// A backing file with its final mark.
-    File { backing: BackingNo, mark: Mark },
+    /// A backing file, and what it looks like while it holds what is to be sent.
+    File { backing: BackingNo, mark: Mark, source: Source },
+}
+
+/// What a backing file is, and so what must hold when its content has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The inode's, closed: the mark is final, and the lease says so (C4).
+    Closed,
+    /// The inode's, open for writing: the mark must not have moved.
+    Open,
+    /// A private copy of an open file.
+    Copy,
 }
 
 /// The next step for an inode.
@@ -123,7 +134,13 @@ pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs, mount_uuid: &str) -> Step
         }
     };
     match step {
-        Wanted::Send(body) => Step::Send(job(&key, expected), body),
+        Wanted::Send(body) => {
+            let mut job = job(&key, expected);
+            if let (Body::File { source: Source::Open | Source::Copy, .. }, Some(offered)) = (&body, inode.offered) {
+                job.generation = offered.generation;
+            }
+            Step::Send(job, body)
+        }
         Wanted::Copy(remote) => Step::Copy(job(&key, expected), remote),
     }
 }
@@ -169,12 +186,19 @@ fn wanted_step(inode: &Inode, key: &Key) -> Option<Wanted> {
             Some(Wanted::Send(Body::Bytes(body)))
         }
         FileKind::File => match row.content {
-            // R3: what is open, torn or held keeps its old key until a program has closed it.
-            Content::Open | Content::Flushed | Content::Torn => None,
+            // R3: what is open, torn or held keeps its old key until a program has closed it, unless
+            // somebody waits for this very version to be in the bucket (P2).
+            Content::Open | Content::Flushed => {
+                let sent = |generation| row.remote.is_some() && row.remote_generation == generation;
+                let offered = inode.offered.filter(|offered| !sent(offered.generation))?;
+                let source = if offered.copied { Source::Copy } else { Source::Open };
+                Some(Wanted::Send(Body::File { backing: offered.backing, mark: offered.mark, source }))
+            }
+            Content::Torn => None,
             // C7: not before all of it is here.
             Content::Closed if inode.partial.is_some() => None,
             Content::Closed => match (row.backing, row.mark) {
-                (Some(backing), Some(mark)) => Some(Wanted::Send(Body::File { backing, mark })),
+                (Some(backing), Some(mark)) => Some(Wanted::Send(Body::File { backing, mark, source: Source::Closed })),
                 _ => None,
             },
             Content::Clean | Content::Absent => match &row.remote {

@@ -31,6 +31,10 @@ pub(super) enum Next {
     Behind(Ino),
 }
 
+/// When work is due that a program waits for: before all other, and beyond the number of steps that
+/// run at once.
+pub(super) const URGENT: Duration = Duration::ZERO;
+
 /// Work that waits for other work is looked at again after this long all the same: what it waits
 /// for may end in ways that nobody tells the queue of.
 const STALLED_LOOK: Duration = Duration::from_secs(5);
@@ -87,6 +91,11 @@ impl Queue {
                 self.behind.remove(&ino);
             }
         }
+    }
+
+    /// A look at this work is under way.
+    pub(super) fn is_in_hand(&self, work: &Work) -> bool {
+        self.in_hand.contains(work)
     }
 
     /// As [`Queue::put`], but never later than it was.

@@ -1,6 +1,6 @@
 //! Sending content by one PUT. Durable steps, and what a crash before each leaves:
 //!
-//! 1. Read, hash, check mark and lease: nothing has happened.
+//! 1. Read, hash, check mark and lease (of an open file the mark alone): nothing has happened.
 //! 2. HEAD of what stands there (R4), then the attempt's row, on disk (J2): nothing has happened; the
 //!    next start finds no object of this attempt and drops it.
 //! 3. PUT: the object may be there under this attempt's name; the
@@ -24,20 +24,27 @@ use crate::types::{BackingNo, Crc64, FileKind, Ino, Key};
 
 use super::commit::Sent;
 use super::error::{StepError, StepResult};
-use super::plan::{Body, Expected, Job};
+use super::plan::{Body, Expected, Job, Source};
 use super::queue::Next;
 use super::{MEMORY_UNIT, Uploader};
 
 impl Uploader {
     pub(super) async fn send(&self, job: &Job, body: &Body) -> StepResult<Next> {
         match body {
-            Body::File { backing, mark } if mark.size > self.inner.options.multipart_above => {
-                self.send_parts(job, *backing, mark).await
+            Body::File { backing, mark, source } if mark.size > self.inner.options.multipart_above => {
+                self.send_parts(job, *backing, mark, *source).await
             }
-            Body::File { backing, mark } => {
+            Body::File { backing, mark, source } => {
                 let _memory = self.memory(mark.size).await;
-                let (file, content) = self.read_whole(*backing, mark.size).await?;
-                self.still(job, &file, mark)?;
+                let (file, content) = match self.read_whole(*backing, mark.size).await {
+                    Err(StepError::Io(error))
+                        if *source == Source::Open && error.kind() == io::ErrorKind::UnexpectedEof =>
+                    {
+                        return Err(StepError::Changed);
+                    }
+                    read => read?,
+                };
+                self.still(job, &file, mark, *source)?;
                 drop(file);
                 self.put(job, content).await
             }
@@ -194,14 +201,21 @@ impl Uploader {
         tracing::warn!(path = job.path, key = %job.key, etag = %theirs, "conflict: another host's version is replaced by ours");
     }
 
-    /// The content is still what the mark says, and nobody can change it (C4).
-    pub(super) fn still(&self, job: &Job, file: &File, marked: &Mark) -> StepResult<()> {
+    /// The content is still what the mark says, and what was read of it is one version: nobody can
+    /// change it (C4), or, if the file is open, nobody has.
+    pub(super) fn still(&self, job: &Job, file: &File, marked: &Mark, source: Source) -> StepResult<()> {
         let unchanged = self.inner.namespace.read(|tree| {
-            tree.get(job.ino)
-                .is_some_and(|inode| inode.row.generation == job.generation && inode.row.content == Content::Closed)
+            let Some(inode) = tree.get(job.ino) else { return false };
+            let closed = inode.row.generation == job.generation && inode.row.content == Content::Closed;
+            let offered = inode.offered.is_some_and(|offered| offered.generation == job.generation);
+            // An open file that was closed meanwhile, unchanged, is what was offered.
+            closed || (source != Source::Closed && offered)
         });
         if !unchanged {
             return Err(StepError::Changed);
+        }
+        if source != Source::Closed {
+            return if same_mark(&mark(file)?, marked) { Ok(()) } else { Err(StepError::Changed) };
         }
         if !self.inner.cache.is_quiescent(file)? {
             return Err(StepError::Busy);

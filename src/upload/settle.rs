@@ -215,15 +215,17 @@ fn is_wanted(tree: &Tree, attempt: &AttemptRow) -> bool {
     tree.get(attempt.ino).is_some_and(|inode| {
         let row = &inode.row;
         let same = match attempt.kind {
-            AttemptKind::Put | AttemptKind::Multipart => row.content == Content::Closed,
+            AttemptKind::Put | AttemptKind::Multipart => {
+                let offered = inode.offered.is_some_and(|offered| offered.generation == attempt.generation);
+                offered || (row.content == Content::Closed && row.generation == attempt.generation)
+            }
             AttemptKind::Copy => {
                 matches!(row.content, Content::Clean | Content::Absent)
+                    && row.generation == attempt.generation
                     && row.attr_generation == attempt.attr_generation
                     && row.remote.as_ref().map(|remote| &remote.key) == attempt.source.as_ref()
             }
         };
-        same && row.linked
-            && row.generation == attempt.generation
-            && tree.key(attempt.ino).as_ref() == Some(&attempt.key)
+        same && row.linked && tree.key(attempt.ino).as_ref() == Some(&attempt.key)
     })
 }

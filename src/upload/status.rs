@@ -6,6 +6,7 @@ use crate::types::{Ino, TimeNs};
 use super::Uploader;
 use super::mover::Move;
 use super::queue::Work;
+use super::urgent::Cause;
 
 /// A transfer under way.
 #[derive(Clone, Debug)]
@@ -31,6 +32,10 @@ pub struct Failure {
     pub attempts: u32,
     /// When it last failed.
     pub at: TimeNs,
+    /// What whoever waits for it is told.
+    pub(super) cause: Cause,
+    /// Its number among all failures.
+    pub(super) seq: u64,
 }
 
 /// Events since the start.
@@ -179,20 +184,26 @@ impl Uploader {
             })
     }
 
-    pub(super) fn note_failure(&self, work: &Work, path: String, error: String) -> u32 {
+    pub(super) fn note_failure(&self, work: &Work, path: String, error: String, cause: Cause) -> u32 {
         let at = self.inner.namespace.clock().now();
         let mut book = self.book();
+        book.failed += 1;
+        let seq = book.failed;
         let failure = book.failures.entry(work.clone()).or_insert_with(|| Failure {
             path: path.clone(),
             error: String::new(),
             attempts: 0,
             at,
+            cause: cause.clone(),
+            seq,
         });
         let news = failure.error != error;
         failure.path = path;
         failure.error = error;
         failure.attempts += 1;
         failure.at = at;
+        failure.cause = cause;
+        failure.seq = seq;
         let (attempts, shown) = (failure.attempts, failure.clone());
         drop(book);
         if news {

@@ -13,7 +13,8 @@ use super::Uploader;
 use super::error::{Fatal, StepError};
 use super::mover::of_namespace;
 use super::plan::{Body, Step, plan};
-use super::queue::{Next, Work};
+use super::queue::{Next, URGENT, Work};
+use super::urgent::Cause;
 
 /// Pause before a lease is asked for again (C4).
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
@@ -32,8 +33,10 @@ impl Uploader {
         let mut steps: JoinSet<(Work, Result<Next, Fatal>)> = JoinSet::new();
         loop {
             let now = self.now();
-            while steps.len() < self.inner.options.parallel {
-                let Some(work) = self.queue().take(now) else { break };
+            loop {
+                // What programs wait for does not stand behind the uploads of others.
+                let upto = if steps.len() < self.inner.options.parallel { now } else { URGENT };
+                let Some(work) = self.queue().take(upto) else { break };
                 let uploader = self.clone();
                 steps.spawn(async move {
                     let next = uploader.look(&work).await;
@@ -45,7 +48,7 @@ impl Uploader {
             tokio::select! {
                 () = shutdown.triggered() => break,
                 Some(ended) = steps.join_next() => self.take_end(ended)?,
-                () = self.inner.wake.notified(), if !full => {}
+                () = self.inner.wake.notified() => {}
                 () = tokio::time::sleep(pause.unwrap_or(Duration::MAX / 4)), if !full && pause.is_some() => {}
             }
         }
@@ -76,17 +79,23 @@ impl Uploader {
         };
         match result {
             Ok(next) => {
-                if next == Next::Done || matches!(work, Work::Move(_)) {
+                if (next == Next::Done && !self.is_open(work)) || matches!(work, Work::Move(_)) {
                     self.note_success(work);
                 }
                 Ok(next)
             }
             Err(StepError::Journal(error)) => Err(error.into()),
             Err(StepError::Outbox(error)) => Err(error.into()),
-            Err(StepError::Changed) => Ok(Next::Done),
+            Err(StepError::Changed) => {
+                if let Work::Inode(ino) = work {
+                    self.withdraw(*ino);
+                }
+                Ok(Next::Done)
+            }
             Err(StepError::Busy) => Ok(Next::After(BUSY_PAUSE)),
             Err(StepError::Unknown(attempt, error)) => {
-                let attempts = self.note_failure(work, path, error.to_string());
+                let cause = Cause::Unsettled(attempt, Box::new(Cause::of(&error)));
+                let attempts = self.note_failure(work, path, error.to_string(), cause);
                 let now = self.now();
                 self.queue().put_sooner(Work::Settle(attempt), now);
                 self.inner.wake.notify_one();
@@ -95,15 +104,16 @@ impl Uploader {
             }
             Err(StepError::Mismatch(what)) => {
                 self.count(|counters| counters.mismatches += 1);
-                let attempts = self.note_failure(work, path, what);
+                let attempts = self.note_failure(work, path, what, Cause::Mismatch);
                 Ok(Next::After(self.backoff(attempts)))
             }
             Err(StepError::Io(error)) => {
-                let attempts = self.note_failure(work, path, error.to_string());
+                let cause = Cause::Local(crate::disk::errno(&error));
+                let attempts = self.note_failure(work, path, error.to_string(), cause);
                 Ok(Next::After(self.backoff(attempts)))
             }
             Err(StepError::Store(error)) => {
-                let attempts = self.note_failure(work, path, error.to_string());
+                let attempts = self.note_failure(work, path, error.to_string(), Cause::of(&error));
                 let wait = match error.kind {
                     ErrorKind::Network | ErrorKind::Timeout => self.backoff(attempts).min(OFFLINE_PAUSE),
                     _ if error.is_transient() => self.backoff(attempts),
@@ -114,6 +124,15 @@ impl Uploader {
                 Ok(Next::After(wait.max(asked.min(self.inner.options.retry_longest))))
             }
         }
+    }
+
+    /// The inode is open for writing: a look that had nothing to do settles no earlier failure.
+    fn is_open(&self, work: &Work) -> bool {
+        let Work::Inode(ino) = work else { return false };
+        self.inner.namespace.read(|tree| {
+            let is_open = |content| matches!(content, Content::Open | Content::Flushed);
+            tree.get(*ino).is_some_and(|inode| inode.row.linked && is_open(inode.row.content))
+        })
     }
 
     /// Exponential, with jitter, bounded.

@@ -161,6 +161,10 @@ impl Vfs {
         if untouched {
             session.base = then;
         }
+        // The content is still the one that was offered; only its time is another.
+        if let Some(version) = session.version.as_mut().filter(|version| same_mark(&version.mark, &now)) {
+            version.mark = Mark { synced: version.mark.synced, ..then };
+        }
         // C3: our own change of the file moves the provisional mark too, or what was closed a
         // moment ago would count as torn after a crash. The caller's commit waits for this row.
         let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {

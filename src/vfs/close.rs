@@ -12,6 +12,7 @@ use crate::types::{BackingNo, Ino};
 
 use super::error::{Error, Result};
 use super::locks::Locked;
+use super::push::Why;
 use super::session::{Mode, Prior, Session, Verdict, judge};
 use super::{ClosePolicy, KilledWriter, Vfs};
 
@@ -37,11 +38,19 @@ impl Vfs {
         let mut state = self.inner.locks.lock(ino).await;
         let flushed = self.flush_locked(ino, fh, pid, &mut state).await;
         self.inner.locks.release(ino, state);
-        flushed
+        let marked = flushed?;
+        let remote = self.inner.options.close == ClosePolicy::Remote && self.is_close_of(handle.opener, pid);
+        // RELEASE waits for the answer: only then may the mark be doubted.
+        let pushed = if remote { self.push(ino, Why::Close).await } else { Ok(()) };
+        if let Some(marked) = marked {
+            self.doubt_later(ino, marked);
+        }
+        pushed
     }
 
-    async fn flush_locked(&self, ino: Ino, fh: u64, pid: u32, state: &mut Locked) -> Result<()> {
-        let Some(session) = state.session.as_mut() else { return Ok(()) };
+    /// The provisional mark, if one was made.
+    async fn flush_locked(&self, ino: Ino, fh: u64, pid: u32, state: &mut Locked) -> Result<Option<Mark>> {
+        let Some(session) = state.session.as_mut() else { return Ok(None) };
         if self.inner.options.killed_writer == KilledWriter::Hold && is_fatal(disk::killed_by_signal(pid)) {
             session.hold = Some(Hold::KilledWriter);
         }
@@ -58,10 +67,10 @@ impl Vfs {
         let changed = partial || !same_mark(&now, &session.base);
         if let Some(hold) = session.hold {
             // A mark that an earlier close left would be uploaded if the daemon ended now.
-            return self.take_mark_back(ino, Some(hold)).await;
+            return self.take_mark_back(ino, Some(hold)).await.map(|()| None);
         }
         if !changed || !all_flushed {
-            return Ok(());
+            return Ok(None);
         }
         let disk = self.inner.options.close == ClosePolicy::Disk;
         let now = if disk { self.sync_backing(file, now).await? } else { now };
@@ -79,8 +88,8 @@ impl Vfs {
             }
         });
         self.inner.cache.tell(backing, now.size, false);
-        self.doubt_later(ino, now);
-        Ok(commit.durable().await?)
+        commit.durable().await?;
+        Ok(Some(now))
     }
 
     pub(super) async fn do_release(&self, ino: Ino, fh: u64) {
@@ -216,35 +225,55 @@ impl Vfs {
             return Ok(false);
         }
         let now = self.with_synced(ino, self.mark_now(ino, &file)?)?;
+        // As a version left it that somebody waited for: that one's attempts are this content's.
+        let version = session.version.filter(|version| !partial && version.exact && same_mark(&version.mark, &now));
         let session = settled_by_writes(session, state);
         let verdict = judge(&session, partial || !same_mark(&now, &session.base));
         let full = verdict == Verdict::Closed && self.disk_is_full();
         let verdict = if full { Verdict::Held(Hold::DiskFull) } else { verdict };
         let key = || self.inner.namespace.read(|tree| tree.held_key(ino));
         let tagged_as = key();
+        let now = version.map_or(now, |version| version.mark);
         let now = if verdict == Verdict::Closed && !partial { self.tag_closed(ino, &file, now)? } else { now };
-        let (linked, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
-            let Some(inode) = tree.get_mut(ino) else { return false };
-            match verdict {
-                Verdict::Unchanged => restore(inode, &session.prior),
-                Verdict::Closed => {
+        let ((linked, clean), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+            let Some(inode) = tree.get_mut(ino) else { return (false, false) };
+            inode.offered = None;
+            let there =
+                |inode: &Inode, generation| inode.row.remote.is_some() && inode.row.remote_generation == generation;
+            match (verdict, version) {
+                // What the bucket has already is not held back from it.
+                (verdict, Some(version))
+                    if !matches!(verdict, Verdict::Held(_)) || there(inode, version.generation) =>
+                {
+                    inode.row.content = Content::Closed;
+                    inode.row.generation = version.generation;
+                    inode.row.mark = Some(now);
+                    inode.row.hold = None;
+                    take_times(inode, &now);
+                }
+                (Verdict::Unchanged, _) => restore(inode, &session.prior),
+                (Verdict::Closed, _) => {
                     inode.row.content = Content::Closed;
                     inode.row.mark = Some(now);
                     inode.row.hold = None;
                     take_times(inode, &now);
                 }
-                Verdict::Held(hold) => {
+                (Verdict::Held(hold), _) => {
                     inode.row.content = Content::Torn;
                     inode.row.mark = Some(now);
                     inode.row.hold = Some(hold);
                     take_times(inode, &now);
                 }
             }
-            let linked = inode.row.linked;
+            if inode.row.content == Content::Closed && there(inode, inode.row.generation) {
+                inode.row.content = Content::Clean;
+                inode.row.mark = None;
+            }
+            let (linked, clean) = (inode.row.linked, inode.row.content == Content::Clean);
             if linked {
                 tree.persist(ino, ops);
             }
-            linked
+            (linked, clean)
         });
         commit.in_background();
         self.inner.live.remove(ino);
@@ -253,13 +282,12 @@ impl Vfs {
             // Renamed in between, before its row said that a tag was there to be changed.
             self.tag_moved(ino)?;
         }
-        let clean = verdict == Verdict::Unchanged && session.prior.content == Content::Clean;
         if clean {
             self.inner.cache.to_clean(backing, now.size)?;
         } else {
             self.inner.cache.tell(backing, now.size, false);
         }
-        if let Verdict::Held(hold) = verdict {
+        if let (Verdict::Held(hold), false) = (verdict, clean) {
             let path = self.inner.namespace.read(|tree| tree.shown_path(ino));
             tracing::warn!(path, ?hold, "held: not uploaded until a program writes it anew");
         }
@@ -267,6 +295,9 @@ impl Vfs {
             // Clean too: what was renamed or had its mode changed while it was open has waited.
             self.inner.uploader.changed(ino);
             if !clean {
+                if session.version.is_some() {
+                    self.inner.uploader.overdue(ino);
+                }
                 self.sync_soon(ino);
             }
             if partial {

@@ -75,6 +75,12 @@ pub enum Error {
     /// A local file failed.
     #[error("local i/o: {0}")]
     Io(#[from] std::io::Error),
+    /// Held: not uploaded until a program writes it anew (C5, C6).
+    #[error("held here, not uploaded: {0:?}")]
+    Held(crate::journal::Hold),
+    /// Somebody waits for the bucket, and it is not there.
+    #[error(transparent)]
+    NotUploaded(#[from] crate::upload::NotUploaded),
     /// The inode is not what the path names any more: look it up again.
     #[error("stale file handle")]
     Stale,

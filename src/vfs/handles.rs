@@ -25,6 +25,8 @@ pub(super) struct Handle {
     pub(super) ino: Ino,
     /// It may write.
     pub(super) write: bool,
+    /// The process that opened it, where that is asked for.
+    pub(super) opener: Option<u32>,
     /// A descriptor of it was closed.
     pub(super) flushed: bool,
     pub(super) source: Source,
@@ -157,5 +159,10 @@ impl Live {
 
     pub(super) fn remove(&self, ino: Ino) {
         self.table().remove(&ino);
+    }
+
+    /// The inodes in a session.
+    pub(super) fn inodes(&self) -> Vec<Ino> {
+        self.table().keys().copied().collect()
     }
 }

@@ -11,11 +11,13 @@ use bytes::Bytes;
 use crate::disk;
 use crate::journal::{Content, Durability};
 use crate::types::{BackingNo, Ino};
+use crate::upload::Scope;
 
-use super::Vfs;
 use super::error::{Error, Result};
 use super::handles::Source;
+use super::push::Why;
 use super::reply::SetAttr;
+use super::{FsyncPolicy, Vfs};
 
 /// Larger transfers leave the async threads: they take longer than a thread switch.
 const INLINE: usize = 128 << 10;
@@ -98,11 +100,19 @@ impl Vfs {
             let (_, file) = self.inner.backing_file(ino)?;
             off_thread(move || disk::sync_file(&file)).await?;
         }
-        Ok(self.inner.namespace.barrier().await?)
+        self.inner.namespace.barrier().await?;
+        match self.inner.options.fsync {
+            FsyncPolicy::Disk => Ok(()),
+            FsyncPolicy::Remote => self.push(ino, Why::Fsync).await,
+        }
     }
 
-    pub(super) async fn do_fsyncdir(&self) -> Result<()> {
-        Ok(self.inner.namespace.barrier().await?)
+    pub(super) async fn do_fsyncdir(&self, ino: Ino) -> Result<()> {
+        self.inner.namespace.barrier().await?;
+        match self.inner.options.fsync {
+            FsyncPolicy::Disk => Ok(()),
+            FsyncPolicy::Remote => Ok(self.inner.uploader.upload_now(Scope::Directory(ino)).await?),
+        }
     }
 
     pub(super) async fn do_fallocate(&self, ino: Ino, fh: u64, offset: u64, length: u64, mode: i32) -> Result<()> {

@@ -14,6 +14,7 @@
 //! 5. Nothing waits for an invalidation: they go through a channel to a thread of the fuse room.
 
 mod attrs;
+mod chase;
 mod close;
 mod content;
 mod dirs;
@@ -28,6 +29,7 @@ mod marks;
 mod names;
 mod open;
 mod partial;
+mod push;
 mod rebuild;
 mod recover;
 mod reply;
@@ -46,6 +48,7 @@ pub use reply::{
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -65,6 +68,17 @@ pub enum ClosePolicy {
     Process,
     /// When it survives a power cut.
     Disk,
+    /// When the bucket has it, verified.
+    Remote,
+}
+
+/// When fsync(2) returns (P1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FsyncPolicy {
+    /// When content and name survive a power cut.
+    Disk,
+    /// When the bucket has them as well.
+    Remote,
 }
 
 /// What becomes of a file whose writer was killed by a signal (C6).
@@ -81,6 +95,10 @@ pub enum KilledWriter {
 pub struct Options {
     /// When close(2) returns.
     pub close: ClosePolicy,
+    /// When fsync(2) returns.
+    pub fsync: FsyncPolicy,
+    /// A file that stays open goes up as often as this, if it changed; `None`: when it is closed.
+    pub upload_open: Option<Duration>,
     /// Files of killed writers.
     pub killed_writer: KilledWriter,
     /// Objects up to this size are fetched whole when they are opened for reading.
@@ -122,6 +140,8 @@ struct Inner {
     guardian: Guardian,
     shutdown: Shutdown,
     locks: locks::InodeLocks,
+    /// Whose turn it is to bring a version of an open file to the bucket; taken before `locks`.
+    turns: locks::InodeLocks,
     handles: handles::Handles,
     streams: handles::Streams,
     live: handles::Live,
@@ -179,6 +199,7 @@ impl Vfs {
             guardian: parts.guardian,
             shutdown: parts.shutdown,
             locks: locks::InodeLocks::default(),
+            turns: locks::InodeLocks::default(),
             handles: handles::Handles::default(),
             streams: handles::Streams::default(),
             live: handles::Live::default(),
@@ -191,6 +212,10 @@ impl Vfs {
         let vfs = Vfs { inner: Arc::new(inner) };
         vfs.start_workers(parts.replaced, to_sync);
         vfs
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.inner.namespace.clock().monotonic()
     }
 
     fn with_inode<T>(&self, ino: Ino, look: impl FnOnce(&Inode) -> T) -> Result<T> {
@@ -433,8 +458,8 @@ impl Vfs {
 
     /// fsync(2) of a directory.
     pub async fn fsyncdir(&self, ino: Ino, datasync: bool) -> Result<()> {
-        let _ = (ino, datasync);
-        self.do_fsyncdir().await
+        let _ = datasync;
+        self.do_fsyncdir(ino).await
     }
 
     /// statvfs(3).

@@ -9,20 +9,20 @@ use crate::journal::{Content, Durability, Mark};
 use crate::namespace::{Inode, Lookup};
 use crate::types::{Attrs, BackingNo, FileKind, Ino, TimeNs};
 
-use super::Vfs;
 use super::close::restore;
 use super::error::{Error, Result};
 use super::handles::{Handle, Source};
 use super::locks::Locked;
 use super::reply::{Caller, Entry, OpenMode, Opened};
 use super::session::{Mode, Prior, Session};
+use super::{ClosePolicy, Vfs};
 
 fn may_write(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
 impl Vfs {
-    pub(super) async fn do_open(&self, ino: Ino, flags: i32, _caller: Caller) -> Result<Opened> {
+    pub(super) async fn do_open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
         self.revalidate(ino).await?;
         let kind = self.with_inode(ino, |inode| inode.row.kind)?;
         match kind {
@@ -36,12 +36,13 @@ impl Vfs {
             self.make_room(0).await?;
         }
         let mut state = self.inner.locks.lock(ino).await;
-        let opened = self.open_locked(ino, flags, write, &mut state).await;
+        let opened = self.open_locked(ino, flags, caller, &mut state).await;
         self.inner.locks.release(ino, state);
         opened
     }
 
-    async fn open_locked(&self, ino: Ino, flags: i32, write: bool, state: &mut Locked) -> Result<Opened> {
+    async fn open_locked(&self, ino: Ino, flags: i32, caller: Caller, state: &mut Locked) -> Result<Opened> {
+        let write = may_write(flags);
         let durability = durability(flags);
         if write && flags & libc::O_TRUNC != 0 {
             self.begin_truncated(ino, durability, state).await?;
@@ -54,7 +55,7 @@ impl Vfs {
         } else {
             self.ensure_readable(ino, state).await?;
         }
-        let attached = self.attach(ino, flags, write, state);
+        let attached = self.attach(ino, flags, caller, state);
         if attached.is_err() && state.writers == 0 && state.session.is_some() {
             // No RELEASE will come to end the session.
             self.try_end_session(ino, state).await;
@@ -133,7 +134,7 @@ impl Vfs {
                 return Err(error);
             }
         };
-        state.session = Some(Session { base, fresh: false, prior, hold: None });
+        state.session = Some(Session::new(base, false, prior, self.monotonic()));
         Ok(())
     }
 
@@ -217,7 +218,7 @@ impl Vfs {
         commit.durable().await?;
         self.trash(old);
         self.inner.live.insert(ino, file);
-        state.session = Some(Session { base, fresh: true, prior, hold: None });
+        state.session = Some(Session::new(base, true, prior, self.monotonic()));
         Ok(())
     }
 
@@ -233,7 +234,8 @@ impl Vfs {
     }
 
     /// One more handle, served as the others of this inode are (C1).
-    fn attach(&self, ino: Ino, flags: i32, write: bool, state: &mut Locked) -> Result<Opened> {
+    fn attach(&self, ino: Ino, flags: i32, caller: Caller, state: &mut Locked) -> Result<Opened> {
+        let write = may_write(flags);
         let mode = match state.mode {
             Some(mode) => mode,
             None => self.choose_mode(ino, state)?,
@@ -259,7 +261,10 @@ impl Vfs {
                 }
             }
         });
-        let fh = self.inner.handles.insert(Handle { ino, write, flushed: false, source });
+        // Only a close that waits for the bucket asks who closes.
+        let asked = write && self.inner.options.close == ClosePolicy::Remote;
+        let opener = if asked { disk::process_of(caller.pid) } else { None };
+        let fh = self.inner.handles.insert(Handle { ino, write, opener, flushed: false, source });
         let mode = match mode {
             Mode::Passthrough(id) => OpenMode::Passthrough(id),
             Mode::Cached => OpenMode::Cached { keep: false },
@@ -310,10 +315,10 @@ impl Vfs {
         commit.durable().await?;
         let mut state = self.inner.locks.lock(ino).await;
         let prior = Prior { content: Content::Open, generation: 1, mark: None, hold: None };
-        state.session = Some(Session { base, fresh: true, prior, hold: None });
+        state.session = Some(Session::new(base, true, prior, self.monotonic()));
         let opened = self.inner.backing_file(ino).and_then(|(_, file)| {
             self.inner.live.insert(ino, file);
-            self.attach(ino, flags, true, &mut state)
+            self.attach(ino, flags, caller, &mut state)
         });
         self.inner.locks.release(ino, state);
         Ok((self.entry(ino)?, opened?))

@@ -134,7 +134,7 @@ impl Vfs {
         });
         let prior = begun?;
         commit.durable().await?;
-        state.session = Some(Session { base, fresh: false, prior, hold: None });
+        state.session = Some(Session::new(base, false, prior, self.monotonic()));
         self.fill_later(ino, state, FILL_AFTER);
         Ok(fill)
     }

@@ -1,6 +1,7 @@
 //! What is known of an inode while programs have it open. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -38,6 +39,28 @@ pub(super) struct Session {
     pub(super) prior: Prior,
     /// C6: why its content must be held.
     pub(super) hold: Option<Hold>,
+    /// The last version that was offered to the bucket while it was open.
+    pub(super) version: Option<Version>,
+    /// Monotonic time of the last upload by interval; at first, of the session's begin.
+    pub(super) pushed: Duration,
+}
+
+/// A version of a file that is open (P2).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Version {
+    /// What stands for it in attempts and rows.
+    pub(super) generation: u64,
+    /// The backing file while it held it.
+    pub(super) mark: Mark,
+    /// No change can leave the mark as it is; otherwise only write(2) is sure to move it.
+    pub(super) exact: bool,
+}
+
+impl Session {
+    /// Begun at the monotonic time `now`.
+    pub(super) fn new(base: Mark, fresh: bool, prior: Prior, now: Duration) -> Session {
+        Session { base, fresh, prior, hold: None, version: None, pushed: now }
+    }
 }
 
 /// The open state of an inode, behind its lock.
@@ -98,7 +121,7 @@ mod tests {
     fn session(fresh: bool, hold: Option<Hold>, prior: Option<Hold>) -> Session {
         let base = Mark { backing_ino: 1, size: 0, mtime: TimeNs(0), ctime: TimeNs(0), synced: false };
         let prior = Prior { content: Content::Torn, generation: 1, mark: None, hold: prior };
-        Session { base, fresh, prior, hold }
+        Session { hold, ..Session::new(base, fresh, prior, Duration::ZERO) }
     }
 
     #[test]

@@ -33,6 +33,9 @@ impl Vfs {
         guardian.spawn("sync", self.clone().sync_closed(syncs, shutdown.clone()));
         guardian.spawn("space", self.clone().keep_space(shutdown.clone()));
         guardian.spawn("fill", self.clone().fill_all());
+        if let Some(interval) = self.inner.options.upload_open {
+            guardian.spawn("upload-open", self.clone().upload_open(interval, shutdown.clone()));
+        }
         guardian.spawn("probe", self.clone().probe_offline(shutdown));
     }
 

@@ -11,6 +11,8 @@ mod kinds;
 mod names;
 mod others;
 mod partly;
+mod remote;
+mod snapshots;
 
 use harness::{Cloud, Mount, Options};
 

@@ -19,7 +19,7 @@ use ferryfs::store::{Addressing, CosOptions, Credentials, ObjectStore, Terms, co
 use ferryfs::task::{Guardian, Shutdown};
 use ferryfs::types::Ino;
 use ferryfs::upload::Uploader;
-use ferryfs::vfs::{Caller, ClosePolicy, KilledWriter, Parts, Vfs};
+use ferryfs::vfs::{Caller, ClosePolicy, FsyncPolicy, KilledWriter, Parts, Vfs};
 
 pub const BUCKET: &str = "examplebucket-1250000000";
 pub const PREFIX: &str = "data/";
@@ -228,6 +228,8 @@ impl Rooms {
         };
         let posix = ferryfs::vfs::Options {
             close: ClosePolicy::Process,
+            fsync: FsyncPolicy::Disk,
+            upload_open: None,
             killed_writer: KilledWriter::Hold,
             whole_below: options.whole_below,
             boot_id,
