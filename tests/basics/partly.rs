@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use ferryfs::emulator::{Action, Side};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::both;
@@ -266,6 +267,29 @@ fn a_file_whose_base_is_replaced_before_it_is_whole_is_held() {
         mount.wait_all();
         assert_eq!(held(&mount), None);
         cloud.holds("data/file", &ours);
+    }
+}
+
+#[test]
+fn a_base_that_arrives_corrupt_is_fetched_again_and_never_goes_up() {
+    for falls in [1, 1000] {
+        let cloud = Cloud::start();
+        let mount = Mount::new(&cloud, Options::default());
+        let mut model = pattern(81, LARGE);
+        cloud.put("data/file", &model);
+        let file = open_rw(&mount.path("file"));
+        file.write_all_at(b"ours", 1_000_000).unwrap();
+        cloud.fault("GET", "object", "data/file", Action::Corrupt(Side::Response), falls);
+        drop(file);
+        if falls == 1 {
+            mount.wait("file");
+            cloud.all_faults_met();
+            model[1_000_000..1_000_004].copy_from_slice(b"ours");
+        } else {
+            until("it is held", || !mount.status().torn.is_empty());
+            assert_eq!(mount.try_wait("", Duration::from_secs(1)).status.code(), Some(1));
+        }
+        cloud.holds("data/file", &model);
     }
 }
 
