@@ -234,6 +234,8 @@ impl Vfs {
         let key = || self.inner.namespace.read(|tree| tree.held_key(ino));
         let tagged_as = key();
         let now = version.map_or(now, |version| version.mark);
+        // Programs see the times of before: to them nothing changes when a closed file is tagged.
+        let seen = now;
         let now = if verdict == Verdict::Closed && !partial { self.tag_closed(ino, &file, now)? } else { now };
         let ((linked, clean), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return (false, false) };
@@ -249,14 +251,14 @@ impl Vfs {
                     inode.row.generation = version.generation;
                     inode.row.mark = Some(now);
                     inode.row.hold = None;
-                    take_times(inode, &now);
+                    take_times(inode, &seen);
                 }
                 (Verdict::Unchanged, _) => restore(inode, &session.prior),
                 (Verdict::Closed, _) => {
                     inode.row.content = Content::Closed;
                     inode.row.mark = Some(now);
                     inode.row.hold = None;
-                    take_times(inode, &now);
+                    take_times(inode, &seen);
                 }
                 (Verdict::Held(hold), _) => {
                     inode.row.content = Content::Torn;
