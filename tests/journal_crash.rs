@@ -33,6 +33,7 @@ fn batch(seq: u64) -> Vec<Op> {
             attrs: Attrs { mode: 0, uid: 0, gid: 0, mtime: TimeNs(0) },
             symlink: None,
             crc64: None,
+            xattrs: None,
         }),
     ]
 }

@@ -317,6 +317,21 @@ impl Emulator {
     /// # Errors
     /// There is no such bucket, or the disk's.
     pub fn put_object(&self, bucket: &str, key: &str, bytes: &[u8]) -> Result<StoredObject> {
+        self.put_object_with(bucket, key, bytes, BTreeMap::new())
+    }
+
+    /// As [`Emulator::put_object`], with user metadata (names without the provider's prefix, values as on
+    /// the wire).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_object_with(
+        &self,
+        bucket: &str,
+        key: &str,
+        bytes: &[u8],
+        metadata: BTreeMap<String, String>,
+    ) -> Result<StoredObject> {
         let bucket = self.bucket(bucket)?;
         let mut writer = bucket.writer()?;
         writer.write(bytes)?;
@@ -327,7 +342,7 @@ impl Emulator {
             crc64: received.crc64,
             modified_ns: self.state.now_ns(),
             parts: 0,
-            kept: shelf::Kept::default(),
+            kept: shelf::Kept { metadata, ..shelf::Kept::default() },
             blobs: vec![received.blob],
         };
         match bucket.put(new, false) {

@@ -27,6 +27,7 @@ pub(super) fn apply(conn: &Connection, op: &Op) -> rusqlite::Result<()> {
         Op::DeleteAttribute(target, key) => {
             delete("DELETE FROM attribute WHERE target = ?1 AND key = ?2", params![target, key])
         }
+        Op::ForgetAttributes => delete("DELETE FROM attribute", params![]),
         Op::PutAttempt(row) => row_codec::insert_attempt(conn, row),
         Op::DeleteAttempt(attempt) => {
             delete("DELETE FROM part WHERE attempt = ?1", params![Bits(*attempt)])?;

@@ -55,7 +55,7 @@ pub(super) fn insert_extent(conn: &Connection, row: &ExtentRow) -> rusqlite::Res
 
 /// Without its condition.
 pub(super) const SELECT_ATTRIBUTE: &str =
-    "SELECT target, key, etag, kind, mode, uid, gid, mtime, symlink, crc64 FROM attribute";
+    "SELECT target, key, etag, kind, mode, uid, gid, mtime, symlink, crc64, xattrs FROM attribute";
 
 pub(super) fn attribute(row: &Row<'_>) -> rusqlite::Result<AttributeRow> {
     Ok(AttributeRow {
@@ -66,12 +66,14 @@ pub(super) fn attribute(row: &Row<'_>) -> rusqlite::Result<AttributeRow> {
         attrs: Attrs { mode: row.get(4)?, uid: row.get(5)?, gid: row.get(6)?, mtime: row.get(7)? },
         symlink: row.get(8)?,
         crc64: row.get(9)?,
+        xattrs: row.get(10)?,
     })
 }
 
 pub(super) fn insert_attribute(conn: &Connection, row: &AttributeRow) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO attribute (target, key, etag, kind, mode, uid, gid, mtime, symlink, crc64)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let sql =
+        "INSERT OR REPLACE INTO attribute (target, key, etag, kind, mode, uid, gid, mtime, symlink, crc64, xattrs)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     let Attrs { mode, uid, gid, mtime } = row.attrs;
     conn.prepare_cached(sql)?.execute(params![
         row.target,
@@ -83,7 +85,8 @@ pub(super) fn insert_attribute(conn: &Connection, row: &AttributeRow) -> rusqlit
         gid,
         mtime,
         row.symlink,
-        row.crc64
+        row.crc64,
+        row.xattrs
     ])?;
     Ok(())
 }

@@ -142,6 +142,10 @@ pub struct InodeRow {
     pub recheck_at: Option<TimeNs>,
     /// Directories: a marker object `key/` is wanted.
     pub marker_wanted: bool,
+    /// Extended attributes, as the object's header carries them; `None`: none.
+    pub xattrs: Option<String>,
+    /// The key's last segment where it is not the name (N2).
+    pub segment: Option<String>,
 }
 
 /// A dirty file of which parts are still in the bucket only (C7). What programs have written, and what
@@ -188,6 +192,8 @@ pub struct AttributeRow {
     pub symlink: Option<String>,
     /// Of the whole object, if known.
     pub crc64: Option<Crc64>,
+    /// Extended attributes, as the object's header carries them; `None`: none.
+    pub xattrs: Option<String>,
 }
 
 /// What an attempt does.
@@ -351,6 +357,8 @@ pub enum Op {
     PutAttribute(AttributeRow),
     /// Forgets attributes.
     DeleteAttribute(TargetId, Key),
+    /// Forgets all attribute rows.
+    ForgetAttributes,
     /// Inserts or replaces by `attempt`.
     PutAttempt(AttemptRow),
     /// Forgets an attempt and its parts.

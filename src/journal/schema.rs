@@ -31,7 +31,7 @@ const WAL_LIMIT_BYTES: i64 = 64 << 20;
 
 /// Step `n` leads from schema `n` to `n + 1`; PRAGMA user_version holds the number. Never edit a
 /// step that was released: add one.
-const STEPS: &[&str] = &[FIRST, PARTIAL, SOURCES];
+const STEPS: &[&str] = &[FIRST, PARTIAL, SOURCES, XATTRS];
 
 /// 64-bit unsigned numbers are stored as the signed number with the same bits (J3); times are
 /// nanoseconds since the epoch; enumerations are the numbers of codec.rs.
@@ -168,6 +168,15 @@ CREATE TABLE record (
     outcome  INTEGER NOT NULL,
     attempts INTEGER NOT NULL
 ) STRICT;
+";
+
+/// Extended attributes, and keys whose last segment is not the name that shows them. Attributes looked
+/// at before may have extended ones that nobody took note of: they are asked for again.
+const XATTRS: &str = "
+ALTER TABLE inode ADD COLUMN xattrs TEXT;
+ALTER TABLE inode ADD COLUMN segment TEXT;
+ALTER TABLE attribute ADD COLUMN xattrs TEXT;
+DELETE FROM attribute;
 ";
 
 /// Whether there is a database file.

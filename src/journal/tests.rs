@@ -41,6 +41,7 @@ fn attribute_of(key: &str) -> AttributeRow {
         attrs: Attrs { mode: 0o644, uid: 0, gid: 0, mtime: TimeNs(0) },
         symlink: None,
         crc64: None,
+        xattrs: None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::types::{FileKind, Ino};
 
 use super::Namespace;
 use super::error::{Error, Result};
-use super::headers::attributes_of;
+use super::headers::{attributes_of, xattrs_of};
 use super::mapping::Mapping;
 use super::merge::{Moment, remote_of};
 
@@ -73,6 +73,7 @@ impl Namespace {
             attrs,
             symlink: symlink.clone(),
             crc64: meta.crc64,
+            xattrs: xattrs_of(&meta),
         };
         let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
         let ((current, replaced), commit) = self.update(Durability::Buffered, |tree, ops| {
@@ -98,6 +99,7 @@ impl Namespace {
                     inode.row.attrs = attrs;
                     inode.row.attrs_known = true;
                     inode.row.symlink = symlink;
+                    inode.row.xattrs = row.xattrs;
                     tree.persist(ino, ops);
                 }
                 return (Some(ino), Vec::new());
@@ -112,6 +114,7 @@ impl Namespace {
                 inode.row.attrs = attrs;
                 inode.row.attrs_known = true;
                 inode.row.symlink = symlink;
+                inode.row.xattrs = row.xattrs;
                 inode.row.ctime = meta.last_modified.unwrap_or(moment.now);
                 inode.checked = Some(moment.began);
             }

@@ -2,10 +2,11 @@
 //!
 //! `mode` is decimal with the type bits, `uid` and `gid` decimal, `mtime` whole seconds (cosfs reads
 //! a fraction as 1970), the nanoseconds apart in `mtime-nsec`. Which device a device is: `rdev`, decimal,
-//! as geesefs writes it; cosfs and s3fs keep the type of devices but not which one.
+//! as geesefs writes it; cosfs and s3fs keep the type of devices but not which one. `xattr`: see `xattrs.rs`.
 
 use std::collections::BTreeMap;
 
+use crate::http::encode;
 use crate::store::{ObjectHeaders, ObjectMeta};
 use crate::types::{Attrs, DeviceNo, FileKind, TimeNs};
 
@@ -17,12 +18,29 @@ pub const FERRY_HEADER: &str = "ferry";
 pub const MD5_HEADER: &str = "md5";
 /// Metadata name of the number of a device.
 const DEVICE_HEADER: &str = "rdev";
+/// Metadata name of the extended attributes (s3fs and cosfs).
+const XATTR_HEADER: &str = "xattr";
+/// Our own headers at their longest, with what the store puts before their names: what is kept free for
+/// them when extended attributes are set. mode 6 digits, uid and gid 10, mtime 20, mtime-nsec 9, rdev 10,
+/// ferry 32 + 20 + 20 and two dots, md5 32; nine names of 40 bytes in all, `x-cos-meta-` before each.
+const OWN_BYTES: usize = 191 + 40 + 9 * META_PREFIX;
+/// Length of `x-cos-meta-`; that of other stores is no longer. Whether stores count it is not documented.
+const META_PREFIX: usize = 11;
+/// What we write ourselves.
+const OWN: [&str; 9] =
+    ["mode", "uid", "gid", "mtime", "mtime-nsec", FERRY_HEADER, MD5_HEADER, DEVICE_HEADER, XATTR_HEADER];
 /// Content-Type of directory markers (s3fs and cosfs).
 const DIRECTORY_TYPE: &str = "application/x-directory";
 const FILE_TYPE: &str = "application/octet-stream";
 
 /// The headers of a version of ours; what `kept` carries besides is kept (R6).
-pub fn headers_for(kind: FileKind, attrs: &Attrs, ferry: &str, kept: Option<&ObjectHeaders>) -> ObjectHeaders {
+pub fn headers_for(
+    kind: FileKind,
+    attrs: &Attrs,
+    xattrs: Option<&str>,
+    ferry: &str,
+    kept: Option<&ObjectHeaders>,
+) -> ObjectHeaders {
     let mut headers = kept.cloned().unwrap_or_default();
     if headers.content_type.is_none() {
         headers.content_type = Some(if kind == FileKind::Dir { DIRECTORY_TYPE } else { FILE_TYPE }.to_owned());
@@ -39,7 +57,27 @@ pub fn headers_for(kind: FileKind, attrs: &Attrs, ferry: &str, kept: Option<&Obj
     if let Some(device) = kind.device() {
         set(DEVICE_HEADER, device.0.to_string());
     }
+    match xattrs {
+        Some(xattrs) => set(XATTR_HEADER, xattrs.to_owned()),
+        None => {
+            headers.metadata.remove(XATTR_HEADER);
+        }
+    }
     headers
+}
+
+/// The header of an object's extended attributes, if it has any.
+pub fn xattrs_of(meta: &ObjectMeta) -> Option<String> {
+    meta.headers.metadata.get(XATTR_HEADER).cloned()
+}
+
+/// How long the header of extended attributes may be, bytes, on a store that takes `most` bytes of
+/// metadata: all but our own headers and what a copy must keep of others' (`kept`).
+pub fn xattr_room(most: usize, kept: Option<&ObjectHeaders>) -> usize {
+    let foreign = kept.into_iter().flat_map(|headers| &headers.metadata);
+    let foreign = foreign.filter(|(name, _)| !OWN.contains(&name.as_str()));
+    let foreign: usize = foreign.map(|(name, value)| META_PREFIX + name.len() + encode(value).len()).sum();
+    most.saturating_sub(OWN_BYTES + foreign)
 }
 
 /// What a HEAD tells of an object: its kind and attributes. Tolerates what other tools write:
@@ -47,7 +85,8 @@ pub fn headers_for(kind: FileKind, attrs: &Attrs, ferry: &str, kept: Option<&Obj
 pub fn attributes_of(meta: &ObjectMeta, defaults: &Defaults) -> (FileKind, Attrs) {
     let metadata = &meta.headers.metadata;
     let number = |name: &str| metadata.get(name).and_then(|text| integer(text));
-    let mode = number("mode").and_then(|mode| u32::try_from(mode).ok());
+    // The second names are s3sync's; s3fs and cosfs read them too.
+    let mode = number("mode").or_else(|| number("permissions")).and_then(|mode| u32::try_from(mode).ok());
     let marker = meta.key.as_str().ends_with('/');
     let kind = if marker {
         FileKind::Dir
@@ -63,8 +102,8 @@ pub fn attributes_of(meta: &ObjectMeta, defaults: &Defaults) -> (FileKind, Attrs
     let fallback = defaults.attrs(kind, meta.last_modified.unwrap_or_default());
     let attrs = Attrs {
         mode: mode.map_or(fallback.mode, |mode| mode & 0o7777),
-        uid: number("uid").and_then(|id| u32::try_from(id).ok()).unwrap_or(fallback.uid),
-        gid: number("gid").and_then(|id| u32::try_from(id).ok()).unwrap_or(fallback.gid),
+        uid: number("uid").or_else(|| number("owner")).and_then(|id| u32::try_from(id).ok()).unwrap_or(fallback.uid),
+        gid: number("gid").or_else(|| number("group")).and_then(|id| u32::try_from(id).ok()).unwrap_or(fallback.gid),
         mtime: mtime(metadata).unwrap_or(fallback.mtime),
     };
     (kind, attrs)
@@ -122,7 +161,7 @@ mod tests {
             FileKind::CharDevice(device),
             FileKind::BlockDevice(device),
         ] {
-            let headers = headers_for(kind, &attrs, "m.1.2", None);
+            let headers = headers_for(kind, &attrs, None, "m.1.2", None);
             let mut object = meta("a", &[]);
             object.headers = headers;
             assert_eq!(attributes_of(&object, &DEFAULTS), (kind, attrs));
@@ -153,7 +192,7 @@ mod tests {
         let mut kept = ObjectHeaders { content_type: Some("text/plain".to_owned()), ..ObjectHeaders::default() };
         kept.metadata.insert("colour".to_owned(), "red".to_owned());
         let attrs = Attrs { mode: 0o644, uid: 0, gid: 0, mtime: TimeNs::new(1, 2) };
-        let headers = headers_for(FileKind::File, &attrs, "m.1.3", Some(&kept));
+        let headers = headers_for(FileKind::File, &attrs, Some("%7B%7D"), "m.1.3", Some(&kept));
         assert_eq!(headers.content_type.as_deref(), Some("text/plain"));
         assert_eq!(headers.metadata.get("colour").map(String::as_str), Some("red"));
         assert_eq!(headers.metadata.get("ferry").map(String::as_str), Some("m.1.3"));

@@ -277,6 +277,7 @@ impl Tree {
         row.remote_generation = row.generation;
         row.size = meta.size;
         row.symlink = known.and_then(|row| row.symlink.clone());
+        row.xattrs = known.and_then(|row| row.xattrs.clone());
         let mut inode = Inode::new(row);
         inode.checked = Some(moment.began);
         self.inodes.insert(ino, inode);

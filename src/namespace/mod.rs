@@ -33,10 +33,11 @@ mod moves;
 mod restore;
 mod sources;
 mod tree;
+mod xattrs;
 
 pub use change::{Renamed, Unlinked};
 pub use error::{Error, Result};
-pub use headers::{FERRY_HEADER, MD5_HEADER, attributes_of, headers_for};
+pub use headers::{FERRY_HEADER, MD5_HEADER, attributes_of, headers_for, xattr_room, xattrs_of};
 pub use held::Discarded;
 pub use inode::{DirState, Inode, Offered, Source};
 pub use listing::Lookup;
@@ -44,6 +45,7 @@ pub use mapping::{Defaults, Mapping};
 pub use merge::{Replaced, remote_of};
 pub use moves::Adopted;
 pub use tree::Tree;
+pub use xattrs::Xattrs;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

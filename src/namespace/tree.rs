@@ -427,6 +427,8 @@ impl Inode {
             remote: None,
             recheck_at: None,
             marker_wanted: false,
+            xattrs: None,
+            segment: None,
         }
     }
 }

@@ -68,7 +68,8 @@ impl Uploader {
             inode.settled = Some(now);
             inode.checked = Some(now);
             let clean = (inode.row.content == Content::Clean).then_some(()).and(inode.row.backing);
-            let (kind, symlink, attrs_known) = (inode.row.kind, inode.row.symlink.clone(), inode.row.attrs_known);
+            let (kind, attrs_known) = (inode.row.kind, inode.row.attrs_known);
+            let (symlink, xattrs) = (inode.row.symlink.clone(), inode.row.xattrs.clone());
             tree.set_remote(attempt.ino, Some(remote.clone()));
             if let Some(old) = old.filter(|old| old.key != key) {
                 // R3: only if no other inode's version stands there. An unlinked one that is still
@@ -90,6 +91,7 @@ impl Uploader {
                     attrs: attempt.attrs,
                     symlink,
                     crc64: remote.crc64,
+                    xattrs,
                 }));
             }
             if !linked {

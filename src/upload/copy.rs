@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::failpoint;
 use crate::journal::{AttemptKind, Content, Durability, Remote};
-use crate::namespace::{attributes_of, remote_of};
+use crate::namespace::{attributes_of, remote_of, xattrs_of};
 use crate::store::{CopyOptions, CopySource, ErrorKind, HeadOptions, ObjectMeta, Terms};
 use crate::types::FileKind;
 
@@ -203,5 +203,5 @@ pub(super) fn terms(job: &Job, source: &ObjectMeta) -> Terms {
 /// The job with the kind and the attributes that the source's headers tell.
 fn carrying(job: &Job, source: &ObjectMeta) -> Job {
     let (kind, attrs) = attributes_of(source, &job.mapping.defaults);
-    Job { kind, attrs, ..job.clone() }
+    Job { kind, attrs, xattrs: xattrs_of(source), ..job.clone() }
 }

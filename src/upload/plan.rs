@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub(super) key: Key,
     pub(super) expected: Expected,
     pub(super) attrs: Attrs,
+    /// Extended attributes, as their header carries them.
+    pub(super) xattrs: Option<String>,
     pub(super) attr_generation: u64,
     pub(super) generation: u64,
     /// For people.
@@ -102,6 +104,7 @@ pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs, mount_uuid: &str) -> Step
         key: key.clone(),
         expected,
         attrs: row.attrs,
+        xattrs: row.xattrs.clone(),
         attr_generation: row.attr_generation,
         generation: row.generation,
         path: tree.shown_path(ino),
@@ -277,6 +280,7 @@ fn displace(tree: &Tree, ino: Ino, mount_uuid: &str) -> Option<Step> {
             key,
             expected: Expected::Absent,
             attrs: inode.row.attrs,
+            xattrs: inode.row.xattrs.clone(),
             attr_generation: inode.row.attr_generation,
             generation: inode.row.generation,
             path: tree.shown_path(ino),

@@ -164,7 +164,7 @@ impl Uploader {
     }
 
     pub(super) fn headers(&self, job: &Job, attempt: u64, kept: Option<&ObjectHeaders>) -> ObjectHeaders {
-        headers_for(job.kind, &job.attrs, &self.ferry(job.ino, attempt), kept)
+        headers_for(job.kind, &job.attrs, job.xattrs.as_deref(), &self.ferry(job.ino, attempt), kept)
     }
 
     /// R4: what really stands at the key right now, compared with what is expected. Another host's

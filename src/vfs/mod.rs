@@ -36,6 +36,7 @@ mod reply;
 mod session;
 mod space;
 mod worker;
+mod xattrs;
 
 pub use error::{Error, Result};
 pub use held::{HeldError, HeldFile, InBucket};
@@ -479,25 +480,21 @@ impl Vfs {
 
     /// getxattr(2).
     pub async fn getxattr(&self, ino: Ino, name: &OsStr) -> Result<Bytes> {
-        let _ = (ino, name);
-        Err(Error::NoAttribute)
+        self.do_getxattr(ino, name).await
     }
 
     /// listxattr(2): names, each ended by NUL.
     pub async fn listxattr(&self, ino: Ino) -> Result<Bytes> {
-        let _ = ino;
-        Ok(Bytes::new())
+        self.do_listxattr(ino).await
     }
 
-    /// setxattr(2).
+    /// setxattr(2); `flags` as the system call's.
     pub async fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
-        let _ = (ino, name, value, flags);
-        Err(Error::NotSupported)
+        self.do_setxattr(ino, name, Some(value), flags).await
     }
 
     /// removexattr(2).
     pub async fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
-        let _ = (ino, name);
-        Err(Error::NoAttribute)
+        self.do_setxattr(ino, name, None, libc::XATTR_REPLACE).await
     }
 }

@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod attributes;
 mod content;
 mod exchange;
 mod handles;

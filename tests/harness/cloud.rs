@@ -148,6 +148,12 @@ impl Cloud {
         self.emulator().put_object(BUCKET, key, bytes).unwrap();
     }
 
+    /// Stores an object as another client, with `x-cos-meta-` headers of these names, values as on the wire.
+    pub fn put_with(&self, key: &str, bytes: &[u8], metadata: &[(&str, &str)]) {
+        let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self.emulator().put_object_with(BUCKET, key, bytes, metadata).unwrap();
+    }
+
     /// Requests of this method for this key of [`BUCKET`] that the emulator has seen.
     pub fn requests(&self, method: &str, key: &str) -> Vec<RequestRecord> {
         let mut requests = self.emulator().requests();

@@ -81,8 +81,9 @@ fn inode() -> BoxedStrategy<InodeRow> {
     let names = (number(), any::<u32>(), kind(), number(), text(), any::<bool>(), maybe(text()), any::<bool>());
     let wanted = (attrs(), any::<bool>(), time(), number(), number(), number());
     let local = (content(), number(), number(), maybe(number()), maybe(mark()), maybe(hold()));
-    (names, wanted, local, maybe(remote()), maybe(time()))
-        .prop_map(|(names, wanted, local, remote, recheck_at)| InodeRow {
+    let texts = (maybe(text()), maybe(text()));
+    (names, wanted, local, maybe(remote()), maybe(time()), texts)
+        .prop_map(|(names, wanted, local, remote, recheck_at, texts)| InodeRow {
             ino: Ino(names.0),
             target: TargetId(names.1),
             kind: names.2,
@@ -105,13 +106,15 @@ fn inode() -> BoxedStrategy<InodeRow> {
             hold: local.5,
             remote,
             recheck_at,
+            xattrs: texts.0,
+            segment: texts.1,
         })
         .boxed()
 }
 
 fn attribute() -> BoxedStrategy<AttributeRow> {
-    (any::<u32>(), text(), text(), kind(), attrs(), maybe(text()), maybe(number()))
-        .prop_map(|(target, key, etag, kind, attrs, symlink, crc64)| AttributeRow {
+    (any::<u32>(), text(), text(), kind(), attrs(), maybe(text()), maybe(number()), maybe(text()))
+        .prop_map(|(target, key, etag, kind, attrs, symlink, crc64, xattrs)| AttributeRow {
             target: TargetId(target),
             key: Key(key),
             etag: ETag(etag),
@@ -119,6 +122,7 @@ fn attribute() -> BoxedStrategy<AttributeRow> {
             attrs,
             symlink,
             crc64: crc64.map(Crc64),
+            xattrs,
         })
         .boxed()
 }
