@@ -17,7 +17,7 @@ use super::raw::{RawCache, RawConfig, RawMapping, RawMount, RawState, RawSync, R
 use super::secrets::{self, Credentials, Written};
 use super::terms::terms;
 use super::values::{addressing, check_path, check_region, choice, directory, endpoint, is_word, number, path_value};
-use super::values::{region, required, size, time, told};
+use super::values::{mode, region, required, size, time, told};
 use super::{
     BucketPlace, Cache, CloseMode, Config, FsyncMode, KilledWriter, Mapping, MountOptions, Passthrough, State, Sync,
     WriteBack,
@@ -44,6 +44,8 @@ const MAX_UPLOAD_OPEN: Duration = Duration::from_secs(366 * 24 * 3600);
 const DEFAULT_PARALLEL: i64 = 4;
 /// Each part in flight is held in memory.
 const MAX_PARALLEL: i64 = 64;
+/// What most systems give their users.
+const DEFAULT_UMASK: u32 = 0o022;
 const DEFAULT_ATTR_TTL: Duration = Duration::from_secs(10);
 /// DESIGN O3.
 const DEFAULT_GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -345,11 +347,14 @@ fn mount(source: &Source<'_>, raw: &RawMount) -> Result<MountOptions> {
     let id_max = i64::from(u32::MAX - 1);
     let uid = i64::from(rustix::process::geteuid().as_raw());
     let gid = i64::from(rustix::process::getegid().as_raw());
+    let umask = mode(source, raw.umask.as_ref(), "umask")?.unwrap_or(DEFAULT_UMASK);
     let flag = |at: &Option<At<bool>>, default: bool| at.as_ref().map_or(default, |at| at.value);
     Ok(MountOptions {
         dir: raw.dir.as_ref().map(|dir| path_value(source, dir)).transpose()?,
         uid: number(source, raw.uid.as_ref(), "uid", uid, 0, id_max)?,
         gid: number(source, raw.gid.as_ref(), "gid", gid, 0, id_max)?,
+        file_mode: mode(source, raw.file_mode.as_ref(), "file_mode")?.unwrap_or(0o666 & !umask),
+        dir_mode: mode(source, raw.dir_mode.as_ref(), "dir_mode")?.unwrap_or(0o777 & !umask),
         allow_other: flag(&raw.allow_other, false),
         read_only: flag(&raw.ro, false),
         attr_ttl: time(source, raw.attr_ttl.as_ref(), "attr_ttl", DEFAULT_ATTR_TTL, Duration::ZERO..=MAX_TIME)?,

@@ -216,6 +216,10 @@ pub struct MountOptions {
     pub uid: u32,
     /// Group of what has none recorded (default: of who mounts).
     pub gid: u32,
+    /// Permission bits of files that have none recorded (default: 0666 less the umask).
+    pub file_mode: u32,
+    /// Permission bits of directories that have none recorded (default: 0777 less the umask).
+    pub dir_mode: u32,
     /// Other users may use the mount.
     pub allow_other: bool,
     /// No changes.

@@ -49,7 +49,8 @@ const SECRETS: [&str; 7] =
 /// What a refusal of an unknown name lists.
 const KNOWN: &str = "the options are region, endpoint, addressing, storage_class, acl, sse, sse_kms_key_id, tags, \
     credentials_file, sync_url, sync_record, sync_credentials_file, cache_dir, cache_size, state_dir, write_back, max_delay, close, fsync, \
-    upload_open, part_size, parallel, threshold, uid, gid, allow_other, ro, attr_ttl, killed_writer, passthrough, \
+    upload_open, part_size, parallel, threshold, uid, gid, umask, file_mode, dir_mode, allow_other, ro, attr_ttl, \
+    killed_writer, passthrough, \
     suid, nosuid, dev, nodev, exec, noexec";
 
 fn refuse(name: &str, message: impl Into<String>, remedy: impl Into<String>) -> Error {
@@ -154,6 +155,9 @@ impl Entry {
             "threshold" => raw.write_back.threshold = Some(self.text()?),
             "uid" => raw.mount.uid = Some(self.number()?),
             "gid" => raw.mount.gid = Some(self.number()?),
+            "umask" => raw.mount.umask = Some(self.text()?),
+            "file_mode" => raw.mount.file_mode = Some(self.text()?),
+            "dir_mode" => raw.mount.dir_mode = Some(self.text()?),
             "attr_ttl" | "attr_timeout" => raw.mount.attr_ttl = Some(self.text()?),
             "killed_writer" => raw.mount.killed_writer = Some(self.text()?),
             "passthrough" => raw.mount.passthrough = Some(self.text()?),

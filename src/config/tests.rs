@@ -425,6 +425,16 @@ fn options_override_the_file() {
     assert!(with("attr_ttl=soon").unwrap_err().starts_with("option `attr_ttl`: `soon` is not a time"));
     assert!(with("region=x").unwrap_err().contains("[[mapping]]"));
     assert!(with("uid=-1").unwrap_err().contains("between 0"));
+    assert_eq!((config.mount.file_mode, config.mount.dir_mode), (0o644, 0o755));
+    let config = with("umask=027,dir_mode=0700").unwrap();
+    assert_eq!((config.mount.file_mode, config.mount.dir_mode), (0o640, 0o700));
+    for wrong in ["umask=abc", "umask=0888", "file_mode=4755", "dir_mode=+7", "umask=01000"] {
+        let (name, value) = wrong.split_once('=').unwrap();
+        let error = with(wrong).unwrap_err();
+        let start = format!("option `{name}`: {name} of `{value}` is not a mode of permission bits");
+        assert!(error.starts_with(&start) && error.contains("octal"), "{error}");
+    }
+    assert!(with("umask").unwrap_err().contains("needs a value"));
 }
 
 #[test]

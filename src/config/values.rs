@@ -155,6 +155,21 @@ pub(super) fn number(
     })
 }
 
+/// Permission bits in octal, as chmod(1) and umask(1) take them. Special bits are refused: they are rights
+/// that an object must carry itself.
+pub(super) fn mode(source: &Source<'_>, value: Option<&At<String>>, name: &str) -> Result<Option<u32>> {
+    let Some(at) = value else { return Ok(None) };
+    let digits = !at.value.is_empty() && at.value.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let parsed = u32::from_str_radix(&at.value, 8).ok().filter(|bits| digits && *bits <= 0o777);
+    parsed.map(Some).ok_or_else(|| {
+        source.refuse(
+            &at.place,
+            format!("{name} of `{}` is not a mode of permission bits", at.value),
+            "write it in octal, between 0 and 0777, in a file in quotes: \"0640\"",
+        )
+    })
+}
+
 pub(super) fn directory(source: &Source<'_>, value: Option<&At<String>>, default: &str, name: &str) -> Result<PathBuf> {
     value.map_or_else(|| Ok(Path::new(default).join(name)), |at| path_value(source, at))
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::cache::{self, Cache};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, CloseMode, Config, FsyncMode, KilledWriter};
+use crate::config::{self, CloseMode, Config, FsyncMode, KilledWriter, MountOptions};
 use crate::disk::{self, DirLock};
 use crate::download::{self, Downloader};
 use crate::http;
@@ -306,8 +306,8 @@ impl Targets {
             .iter()
             .zip(&self.mapped)
             .map(|(mapping, named)| {
-                let defaults =
-                    Defaults { uid: config.mount.uid, gid: config.mount.gid, file_mode: 0o644, dir_mode: 0o755 };
+                let MountOptions { uid, gid, file_mode, dir_mode, .. } = config.mount;
+                let defaults = Defaults { uid, gid, file_mode, dir_mode };
                 let mut shown = Mapping::new(
                     named.target,
                     mapping.path.trim_matches('/').to_owned(),

@@ -22,6 +22,7 @@
 
 mod attributes;
 mod change;
+mod defaults;
 mod error;
 mod headers;
 mod held;
@@ -116,7 +117,8 @@ impl Namespace {
     ) -> Result<(Namespace, tokio::sync::mpsc::UnboundedReceiver<Replaced>)> {
         let (replaced, receiver) = tokio::sync::mpsc::unbounded_channel();
         let mut ops = Vec::new();
-        let tree = Tree::build(journal.clone(), mappings, snapshot, clock.now(), &mut ops)?;
+        let mut tree = Tree::build(journal.clone(), mappings, snapshot, clock.now(), &mut ops)?;
+        tree.renew_defaults(&journal, &mut ops)?;
         journal.submit(ops, Durability::Buffered).wait()?;
         let inner =
             Inner { tree: Mutex::new(tree), journal, clock, options, listing: Mutex::new(HashMap::new()), replaced };
