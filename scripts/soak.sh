@@ -11,3 +11,7 @@ step() {
 }
 
 step scripts/fsx.sh 100000
+# A directory of 100,000 objects is renamed and moved: about ten minutes.
+FERRYFS_MOVE_OBJECTS=100000
+export FERRYFS_MOVE_OBJECTS
+step cargo test --locked --test rooms moves::a_large_directory -- --nocapture

@@ -21,6 +21,9 @@ use super::tree::Tree;
 /// Longest name, bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 
+/// Entries of a directory looked at under one lock.
+const SCAN: usize = 4096;
+
 /// What a page of a source showed.
 #[derive(Clone, Debug, Default)]
 pub struct Adopted {
@@ -168,20 +171,20 @@ impl Namespace {
     pub async fn adopt_known(&self, dir: Ino, after: &str, limit: usize) -> Result<(Vec<Ino>, Option<String>)> {
         let (found, commit) = self.update(Durability::Buffered, |tree, ops| {
             use std::ops::Bound::{Excluded, Unbounded};
-            let mut work = Vec::new();
+            let (mut work, mut seen) = (Vec::new(), 0);
             let mut last = None;
             for (name, ino) in
                 tree.children(dir).into_iter().flat_map(|c| c.range::<str, _>((Excluded(after), Unbounded)))
             {
-                if work.len() >= limit {
-                    last = work.last().map(|(name, _): &(String, Ino)| name.clone());
+                seen += 1;
+                if tree.is_pending(*ino) && tree.get(*ino).is_some_and(|inode| inode.row.remote.is_some()) {
+                    work.push(*ino);
+                }
+                if work.len() >= limit || seen >= SCAN {
+                    last = Some(name.clone());
                     break;
                 }
-                if tree.is_pending(*ino) && tree.get(*ino).is_some_and(|inode| inode.row.remote.is_some()) {
-                    work.push((name.clone(), *ino));
-                }
             }
-            let work: Vec<Ino> = work.into_iter().map(|(_, ino)| ino).collect();
             for ino in &work {
                 if tree.get(*ino).is_some_and(|inode| !inode.persisted) {
                     tree.persist(*ino, ops);

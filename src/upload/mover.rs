@@ -29,6 +29,8 @@ const ROOM: usize = 256;
 const LOW: usize = 64;
 /// Keys of a page.
 const PAGE: u32 = 200;
+/// Moved children looked at at once whether they may be forgotten.
+const FORGET: usize = 64;
 /// Pause between looks at children under way.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -124,7 +126,16 @@ impl Uploader {
         if self.inner.namespace.read(|tree| tree.mapping_of(dir).is_none_or(|mapping| mapping.is_offline())) {
             return Ok(Next::After(super::worker::OFFLINE_PAUSE));
         }
-        let under_way = self.book().moves.entry(dir).or_default().handed.len();
+        let under_way = {
+            let mut book = self.book();
+            let carry = book.moves.entry(dir).or_default();
+            // One pass a source, of those that there are now: all of them must be quiet.
+            carry.passes.retain(|prefix, _| sources.iter().any(|source| source.prefix == *prefix));
+            for source in &sources {
+                carry.passes.entry(source.prefix.clone()).or_default();
+            }
+            carry.handed.len()
+        };
         if under_way > LOW {
             return Ok(Next::After(POLL));
         }
@@ -250,7 +261,7 @@ impl Uploader {
             carry.done += through.len() as u64;
             carry.handed.extend(waiting);
             carry.moved.extend(through);
-            let some = carry.moved.len().min(ROOM);
+            let some = carry.moved.len().min(FORGET);
             carry.moved.drain(..some).collect::<Vec<_>>()
         };
         let kept: Vec<Ino> = forgettable.into_iter().filter(|ino| !self.inner.namespace.forget_moved(*ino)).collect();

@@ -100,6 +100,9 @@ fn several_mappings_are_directories_of_one_mount() {
             fs::write(mount.path("left/file"), "file").unwrap();
             assert_eq!(fs::read(mount.path("right/theirs")).unwrap(), b"theirs");
             assert_eq!(errno(fs::rename(mount.path("left/file"), mount.path("right/file"))), Some(libc::EXDEV));
+            fs::create_dir(mount.path("left/dir")).unwrap();
+            assert_eq!(errno(fs::rename(mount.path("left/dir"), mount.path("right/dir"))), Some(libc::EXDEV));
+            fs::remove_dir(mount.path("left/dir")).unwrap();
             let status = Command::new("mv").arg(mount.path("left/file")).arg(mount.path("right/")).status().unwrap();
             assert!(status.success(), "mv copies across mappings");
             mount.wait_all();

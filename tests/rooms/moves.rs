@@ -34,7 +34,8 @@ async fn go_on(world: &World) {
 async fn ended(world: &World) {
     world.settled().await;
     world.until("the move ends", |world| world.rooms.uploader.moves().is_empty()).await;
-    assert!(world.rooms.journal.load().unwrap().sources.is_empty());
+    let on_disk = |world: &World| world.rooms.journal.load().unwrap().sources.is_empty();
+    world.until("its rows are gone", on_disk).await;
 }
 
 /// Puts an object as another host, with a clock that is so far ahead.
@@ -399,5 +400,52 @@ async fn a_moving_directory_is_emptied_removed_and_replaced() {
     ended(&world).await;
     assert_eq!(bucket(&world), tree(&[("new/c", "c")]));
     assert_eq!(world.rooms.names(ROOT).await, ["new"]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directories_that_change_places_bring_what_was_never_listed() {
+    let objects: Tree = &[("a/same", b"of a"), ("a/s/1", b"1"), ("b/same", b"of b"), ("b/t/2", b"2")];
+    let world = World::with_objects(options(), objects).await;
+    let exchange = libc::RENAME_EXCHANGE;
+    world.rooms.vfs.rename(ROOT, OsStr::new("a"), ROOT, OsStr::new("b"), exchange, CALLER).await.unwrap();
+    assert_eq!(world.rooms.names(dir(&world, "a").await).await, ["same", "t"]);
+    assert_eq!(world.rooms.names(dir(&world, "b").await).await, ["s", "same"]);
+    assert_eq!(world.rooms.read(dir(&world, "a").await, "same").await, b"of b");
+    let world = world.restart().await;
+    ended(&world).await;
+    assert_eq!(bucket(&world), tree(&[("a/same", "of b"), ("a/t/2", "2"), ("b/s/1", "1"), ("b/same", "of a")]));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attributes_and_markers_move_with_what_nobody_has_seen() {
+    let world = World::with_objects(options(), &[]).await;
+    let put = async |name: &str, mode: u32, bytes: &'static [u8]| {
+        let mut headers = ferryfs::store::ObjectHeaders::default();
+        headers.metadata.insert("mode".to_owned(), mode.to_string());
+        headers.metadata.insert("uid".to_owned(), "1000".to_owned());
+        headers.metadata.insert("theirs".to_owned(), "kept".to_owned());
+        let options = ferryfs::store::PutOptions { headers, ..Default::default() };
+        world.store.put(&ferryfs::types::Key(format!("{PREFIX}{name}")), bytes.into(), options).await.unwrap();
+    };
+    put("old/", 0o040_710, b"").await;
+    put("old/sub/", 0o040_711, b"").await;
+    put("old/sub/file", 0o100_640, b"content").await;
+    put("old/sub/link", 0o120_777, b"file").await;
+    world.rooms.rename((ROOT, "old"), (ROOT, "new")).await;
+    ended(&world).await;
+    assert_eq!(world.keys(), ["new/", "new/sub/", "new/sub/file", "new/sub/link"]);
+    for (name, mode) in
+        [("new/", 0o040_710), ("new/sub/", 0o040_711), ("new/sub/file", 0o100_640), ("new/sub/link", 0o120_777)]
+    {
+        let object = world.emulator.object(BUCKET, &format!("{PREFIX}{name}")).unwrap();
+        assert_eq!(object.metadata()["mode"], u32::to_string(&mode), "{name}");
+        assert_eq!(object.metadata()["uid"], "1000", "{name}");
+    }
+    let world = world.restart().await;
+    let sub = world.rooms.lookup(dir(&world, "new").await, "sub").await.unwrap();
+    assert_eq!(world.rooms.vfs.getattr(sub, None).await.unwrap().mode, 0o711);
+    assert_eq!(world.rooms.read(sub, "file").await, b"content");
     world.close().await;
 }
