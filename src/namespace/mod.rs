@@ -145,6 +145,7 @@ impl Namespace {
         let mut tree = self.lock();
         let mut ops = Vec::new();
         let value = change(&mut tree, &mut ops);
+        tree.note_attempts(&ops);
         let commit = if ops.is_empty() && durability == Durability::Buffered {
             Commit(None)
         } else {

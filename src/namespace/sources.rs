@@ -1,7 +1,7 @@
 //! Which directory an object belongs to while renamed directories have not been moved in the bucket
 //! (R5). Pure bookkeeping: nothing here asks the bucket.
 
-use crate::journal::{Content, Op, SourceRow};
+use crate::journal::{AttemptRow, Content, Op, SourceRow};
 use crate::store::ObjectMeta;
 use crate::types::{Ino, Key, TargetId, TimeNs};
 
@@ -183,8 +183,40 @@ impl Tree {
         })
     }
 
-    /// The object is the version of an inode that wants this very key.
+    /// Keeps the keys of attempts that have begun and not ended, under the lock that queues their rows.
+    pub(crate) fn note_attempts(&mut self, ops: &[Op]) {
+        for op in ops {
+            match op {
+                Op::PutAttempt(attempt) => self.note_attempt(attempt),
+                Op::DeleteAttempt(attempt) => {
+                    let Some(slot) = self.attempts.remove(attempt) else { continue };
+                    if let Some(count) = self.attempted.get_mut(&slot) {
+                        *count = count.saturating_sub(1);
+                        if *count == 0 {
+                            self.attempted.remove(&slot);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn note_attempt(&mut self, attempt: &AttemptRow) {
+        let slot = (attempt.target, attempt.key.clone());
+        // Its row is written anew when more is known of it.
+        if self.attempts.insert(attempt.attempt, slot.clone()).is_none() {
+            *self.attempted.entry(slot).or_default() += 1;
+        }
+    }
+
+    /// The object is the version of an inode that wants this very key, or may be that of an attempt
+    /// whose end is not recorded: what belonged to a renamed directory there was settled before it
+    /// began.
     pub(crate) fn is_home(&self, target: TargetId, key: &Key) -> bool {
+        if self.attempted.contains_key(&(target, key.clone())) {
+            return true;
+        }
         self.at_remote(target, key)
             .iter()
             .any(|ino| self.get(*ino).is_some_and(|inode| inode.row.linked) && self.key(*ino).as_ref() == Some(key))

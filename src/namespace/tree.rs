@@ -25,6 +25,9 @@ pub struct Tree {
     pub(crate) deleted: BTreeMap<(TargetId, Key), Duration>,
     /// Whose children lie at a prefix, in the order of the renames (R5).
     pub(crate) claims: BTreeMap<(TargetId, String), Vec<(TimeNs, Ino)>>,
+    /// Keys that an attempt may have changed whose end is not recorded yet: what stands there is ours.
+    pub(crate) attempts: HashMap<u64, (TargetId, Key)>,
+    pub(crate) attempted: HashMap<(TargetId, Key), u32>,
     pub(crate) mappings: Vec<Arc<Mapping>>,
     /// Top directory of each mapping.
     tops: HashMap<TargetId, Ino>,
@@ -66,6 +69,8 @@ impl Tree {
             removals: BTreeMap::new(),
             deleted: BTreeMap::new(),
             claims: BTreeMap::new(),
+            attempts: HashMap::new(),
+            attempted: HashMap::new(),
             mappings,
             tops: HashMap::new(),
             numbers: Numbers::new(journal, Counter::Ino),
@@ -82,6 +87,9 @@ impl Tree {
             tree.removals.insert((removal.target, removal.key.clone()), removal.clone());
         }
         tree.adopt_sources(&snapshot.sources);
+        for attempt in &snapshot.attempts {
+            tree.note_attempt(attempt);
+        }
         tree.plant(now, ops)?;
         tree.link_children();
         Ok(tree)
