@@ -20,6 +20,7 @@
 //! 6. The tree lock is never held across an await, and no other lock is taken under it but the
 //!    journal's queue.
 
+mod aside;
 mod attributes;
 mod change;
 mod defaults;

@@ -4,22 +4,19 @@
 use std::collections::HashMap;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jiff::Timestamp;
 
 use crate::journal::{AttributeRow, Durability, Op};
 use crate::store::{ErrorKind, HeadOptions, ListOptions, ListPage, ObjectMeta};
 use crate::types::{Ino, Key, TargetId};
 
 use super::Namespace;
+use super::aside::{conflict_name, conflict_name_of};
 use super::error::{Error, Result};
 use super::inode::{Inode, Source};
 use super::listing::{HEADS, collect};
 use super::mapping::Mapping;
 use super::merge::{Listed, Moment, remote_of};
 use super::tree::Tree;
-
-/// Longest name, bytes (NAME_MAX).
-const NAME_MAX: usize = 255;
 
 /// Entries of a directory looked at under one lock.
 const SCAN: usize = 4096;
@@ -487,21 +484,4 @@ impl Tree {
         }
         true
     }
-}
-
-/// `name.conflict-<its time>-<its ETag>`, cut to what a name may be.
-fn conflict_name(name: &str, meta: &ObjectMeta) -> String {
-    conflict_name_of(name, meta.last_modified, &meta.etag.0)
-}
-
-fn conflict_name_of(name: &str, modified: Option<crate::types::TimeNs>, etag: &str) -> String {
-    let time = modified.and_then(|time| Timestamp::from_second(time.sec()).ok());
-    let time = time.map_or_else(|| "unknown".to_owned(), |time| time.strftime("%Y%m%dT%H%M%SZ").to_string());
-    let etag: String = etag.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
-    let suffix = format!(".conflict-{time}-{etag}");
-    let mut end = name.len().min(NAME_MAX - suffix.len());
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}{suffix}", name.get(..end).unwrap_or_default())
 }
