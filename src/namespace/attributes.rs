@@ -40,14 +40,14 @@ impl Namespace {
         let head = mapping.store.head(&key, HeadOptions::default()).await;
         mapping.observe(&head);
         match head {
+            // Content under the marker's key is a file's (N2): the directory has no marker.
+            Ok(meta) if kind == FileKind::Dir && meta.size > 0 => {
+                self.without_marker(ino);
+                Ok(ino)
+            }
             Ok(meta) => self.take_attributes(ino, &mapping, meta).await,
             Err(error) if error.kind == ErrorKind::NotFound && kind == FileKind::Dir => {
-                // A prefix without a marker: the defaults are its attributes.
-                self.touch(|tree| {
-                    if let Some(inode) = tree.get_mut(ino) {
-                        inode.row.attrs_known = true;
-                    }
-                });
+                self.without_marker(ino);
                 Ok(ino)
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
@@ -56,6 +56,15 @@ impl Namespace {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A prefix without a marker: the defaults are its attributes.
+    fn without_marker(&self, ino: Ino) {
+        self.touch(|tree| {
+            if let Some(inode) = tree.get_mut(ino) {
+                inode.row.attrs_known = true;
+            }
+        });
     }
 
     async fn take_attributes(&self, ino: Ino, mapping: &Mapping, meta: ObjectMeta) -> Result<Ino> {

@@ -216,6 +216,9 @@ impl Tree {
         if self.child(to.0, to.1) == Some(ino) {
             return Ok(Renamed { ino, replaced: None, marker: None, moved: Vec::new(), waiting: Vec::new() });
         }
+        // What takes the place of something that is not called as its key takes the key: a program that
+        // saves by renaming over it means that object.
+        let segment = self.child(to.0, to.1).and_then(|there| self.get(there)?.row.segment.clone());
         let replaced = match self.child(to.0, to.1) {
             Some(_) => Some(self.drop_name(to.0, to.1, now, ops)?),
             None => None,
@@ -225,6 +228,7 @@ impl Tree {
         let inode = self.inodes.get_mut(&ino).ok_or(Error::NotFound)?;
         inode.row.parent = to.0;
         inode.row.name = to.1.to_owned();
+        inode.row.segment = segment;
         inode.row.ctime = now;
         self.attach(to.0, to.1, ino, now);
         self.persist(ino, ops);
@@ -253,10 +257,12 @@ impl Tree {
         let places = [self.places(first), self.places(second)];
         self.detach(one.0, one.1, now);
         self.detach(other.0, other.1, now);
-        for (ino, to) in [(first, other), (second, one)] {
+        let segments = [second, first].map(|ino| self.get(ino).and_then(|inode| inode.row.segment.clone()));
+        for ((ino, to), segment) in [(first, other), (second, one)].into_iter().zip(segments) {
             let inode = self.inodes.get_mut(&ino).ok_or(Error::NotFound)?;
             inode.row.parent = to.0;
             inode.row.name = to.1.to_owned();
+            inode.row.segment = segment;
             inode.row.ctime = now;
             self.attach(to.0, to.1, ino, now);
         }

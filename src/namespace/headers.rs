@@ -87,7 +87,7 @@ pub fn attributes_of(meta: &ObjectMeta, defaults: &Defaults) -> (FileKind, Attrs
     let number = |name: &str| metadata.get(name).and_then(|text| integer(text));
     // The second names are s3sync's; s3fs and cosfs read them too.
     let mode = number("mode").or_else(|| number("permissions")).and_then(|mode| u32::try_from(mode).ok());
-    let marker = meta.key.as_str().ends_with('/');
+    let marker = meta.key.as_str().ends_with('/') && meta.size == 0;
     let kind = if marker {
         FileKind::Dir
     } else {

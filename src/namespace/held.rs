@@ -44,7 +44,8 @@ impl Tree {
 
     /// The key of its path: where its content would go up.
     pub fn held_key(&self, ino: Ino) -> Option<Key> {
-        Some(Key(format!("{}{}", self.mapping_of(ino)?.prefix, self.held_path(ino)?)))
+        let there = self.key(ino);
+        there.or_else(|| Some(Key(format!("{}{}", self.mapping_of(ino)?.prefix, self.held_path(ino)?))))
     }
 
     /// Gives the name of an inode back to its remote version, if that is the one that belongs there:

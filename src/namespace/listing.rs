@@ -10,7 +10,8 @@ use crate::store::{ErrorKind, HeadOptions, ListOptions, ObjectMeta};
 use crate::types::{Ino, Key};
 
 use super::error::{Error, Result};
-use super::mapping::Mapping;
+use super::escape::{ESCAPE, is_plain};
+use super::mapping::{Mapping, RESERVED_NAME};
 use super::merge::{Listed, Moment, Replaced};
 use super::{Namespace, Tree};
 
@@ -73,7 +74,14 @@ impl Namespace {
             Need::List => self.list_dir(parent, true).await?,
             Need::Probe => false,
         };
-        if whole { Ok(()) } else { self.probe(parent, name).await }
+        if whole {
+            return Ok(());
+        }
+        if name.starts_with(ESCAPE) {
+            // Which key it means depends on the others.
+            return self.list_dir(parent, false).await.map(drop);
+        }
+        self.probe(parent, name).await
     }
 
     fn mapping_name(&self, tree: &Tree, ino: Ino) -> String {
@@ -191,14 +199,11 @@ impl Namespace {
                 return Ok(false);
             }
         }
-        if listed.unreachable > 0 {
-            tracing::warn!(store = mapping.store.name(), prefix, count = listed.unreachable, "keys without a path");
-        }
         let known = self.known_attributes(&mapping, &prefix).await?;
-        let sources = self.list_sources(dir, &mapping).await?;
+        let mut sources = self.list_sources(dir, &mapping).await?;
         let ((replaced, doubts), commit) = self.update(Durability::Buffered, |tree, ops| {
-            let merged = tree.merge_dir(dir, &listed, &known, moment, ops);
-            for at in &sources {
+            let merged = tree.merge_dir(dir, &mut listed, &known, moment, ops);
+            for at in &mut sources {
                 tree.merge_source(dir, at, moment, ops);
             }
             merged
@@ -207,6 +212,8 @@ impl Namespace {
         self.announce(replaced);
         stream::iter(doubts.missing).for_each_concurrent(HEADS, |ino| self.confirm(ino)).await;
         stream::iter(doubts.risen)
+            // Of a name that is not its key's only a listing tells, and the next one will.
+            .filter(|name| std::future::ready(!name.starts_with(ESCAPE)))
             .for_each_concurrent(HEADS, |name| async move {
                 if let Err(error) = self.probe(dir, &name).await {
                     tracing::debug!(%error, name, "a name deleted lately could not be checked");
@@ -351,7 +358,7 @@ impl Namespace {
             let target = mapping.target;
             let replaced = tree.obsolete(parent, name, moment.now, ops);
             if is_dir {
-                tree.insert_dir(parent, name, moment);
+                tree.insert_dir(parent, name, None, moment);
             } else if let Some(meta) = &object
                 && !tree.is_leaving(target, &meta.key)
             {
@@ -365,25 +372,31 @@ impl Namespace {
     }
 }
 
-/// Sorts a page into names. Keys without a path (N2) are counted.
+/// Sorts a page into segments.
 pub(super) fn collect(listed: &mut Listed, prefix: &str, objects: Vec<ObjectMeta>, prefixes: Vec<String>) {
-    let usable = |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains('\0');
     for meta in objects {
         match meta.key.as_str().strip_prefix(prefix) {
-            Some("") => listed.marker = Some(meta),
-            Some(name) if usable(name) && name.len() <= 255 => {
-                listed.files.insert(name.to_owned(), meta);
+            // A marker is empty: what has content is a file without a name.
+            Some("") if meta.size == 0 => listed.marker = Some(meta),
+            Some(segment) if is_plain(segment) => {
+                listed.files.insert(segment.to_owned(), meta);
             }
-            _ => listed.unreachable += 1,
+            Some(segment) => {
+                listed.odd_files.insert(segment.to_owned(), meta);
+            }
+            // Not what was asked for.
+            None => {}
         }
     }
     for common in prefixes {
         match common.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('/')) {
-            Some(name) if name == super::mapping::RESERVED_NAME => {}
-            Some(name) if usable(name) && name.len() <= 255 => {
-                listed.dirs.insert(name.to_owned());
+            Some(RESERVED_NAME) | None => {}
+            Some(segment) if is_plain(segment) => {
+                listed.dirs.insert(segment.to_owned());
             }
-            _ => listed.unreachable += 1,
+            Some(segment) => {
+                listed.odd_dirs.insert(segment.to_owned());
+            }
         }
     }
 }

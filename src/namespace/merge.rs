@@ -7,6 +7,7 @@ use crate::journal::{AttributeRow, Op, Remote};
 use crate::store::ObjectMeta;
 use crate::types::{BackingNo, FileKind, Ino, Key, TargetId, TimeNs};
 
+use super::escape::{segment_of, shows};
 use super::inode::Inode;
 use super::tree::{OWN_OVERRIDES, Tree, below_prefix};
 
@@ -32,8 +33,12 @@ pub(crate) struct Listed {
     pub(crate) dirs: BTreeSet<String>,
     /// The directory's own marker.
     pub(crate) marker: Option<ObjectMeta>,
-    /// Keys that have no path (N2).
-    pub(crate) unreachable: usize,
+    /// Segments that cannot be names; [`Tree::name_odd`] finds names for them (N2).
+    pub(crate) odd_files: BTreeMap<String, ObjectMeta>,
+    /// The same of common prefixes.
+    pub(crate) odd_dirs: BTreeSet<String>,
+    /// Segments of directories that are shown under other names, by name.
+    pub(crate) segments: BTreeMap<String, String>,
 }
 
 /// When a listing was made (monotonic), and the wall clock for new inodes.
@@ -85,7 +90,7 @@ impl Tree {
     pub(crate) fn merge_dir(
         &mut self,
         dir: Ino,
-        listed: &Listed,
+        listed: &mut Listed,
         known: &HashMap<Key, AttributeRow>,
         moment: Moment,
         ops: &mut Vec<Op>,
@@ -94,6 +99,18 @@ impl Tree {
         let mut doubts = Doubts::default();
         let began = moment.began;
         self.deleted.retain(|_, at| began < *at + OWN_OVERRIDES);
+        if listed.odd_files.contains_key("") && self.get(dir).is_some_and(|inode| inode.row.remote.is_some()) {
+            if self.is_pending(dir) {
+                // Ours replaces it, as any other version of another host.
+                listed.odd_files.remove("");
+            } else {
+                // Another host put content under the marker's key: that is a file by now.
+                self.set_remote(dir, None);
+                if self.get(dir).is_some_and(|inode| inode.persisted) {
+                    self.persist(dir, ops);
+                }
+            }
+        }
         if let Some(marker) = &listed.marker {
             let unknown = self.get(dir).is_some_and(|inode| inode.row.remote.is_none() && !self.is_top(dir));
             let target = self.get(dir).map(|inode| inode.row.target);
@@ -102,14 +119,13 @@ impl Tree {
                 self.set_remote(dir, Some(remote_of(marker)));
             }
         }
+        self.name_odd(dir, listed);
         for (name, meta) in &listed.files {
-            if listed.dirs.contains(name) {
-                continue; // N2: the directory wins.
-            }
             self.merge_file(dir, name, meta, known.get(&meta.key), moment, &mut replaced, &mut doubts, ops);
         }
         for name in &listed.dirs {
-            self.merge_subdir(dir, name, moment, &mut replaced, &mut doubts, ops);
+            let segment = listed.segments.get(name).map(String::as_str);
+            self.merge_subdir((dir, name, segment), moment, &mut replaced, &mut doubts, ops);
         }
         let present: Vec<(String, Ino)> =
             self.children(dir).into_iter().flatten().map(|(name, ino)| (name.clone(), *ino)).collect();
@@ -191,13 +207,13 @@ impl Tree {
 
     fn merge_subdir(
         &mut self,
-        dir: Ino,
-        name: &str,
+        place: (Ino, &str, Option<&str>),
         moment: Moment,
         replaced: &mut Vec<Replaced>,
         doubts: &mut Doubts,
         ops: &mut Vec<Op>,
     ) {
+        let (dir, name, _) = place;
         match self.child(dir, name) {
             Some(ino) if self.get(ino).is_some_and(Inode::is_dir) => {
                 if let Some(inode) = self.get_mut(ino) {
@@ -207,23 +223,24 @@ impl Tree {
             Some(ino) => {
                 if !self.holds_pending(ino) && !self.overrides(ino, moment.began) {
                     replaced.extend(self.obsolete(dir, name, moment.now, ops));
-                    self.discover_dir(dir, name, moment, doubts);
+                    self.discover_dir(place, moment, doubts);
                 }
             }
-            None => self.discover_dir(dir, name, moment, doubts),
+            None => self.discover_dir(place, moment, doubts),
         }
     }
 
     /// A prefix of which nothing is known yet. It is not shown before a look below it when what makes
     /// it visible may be on its way out.
-    fn discover_dir(&mut self, dir: Ino, name: &str, moment: Moment, doubts: &mut Doubts) {
+    fn discover_dir(&mut self, place: (Ino, &str, Option<&str>), moment: Moment, doubts: &mut Doubts) {
+        let (dir, name, segment) = place;
         let Some(prefix) = self.prefix(dir) else { return };
         let Some(target) = self.get(dir).map(|inode| inode.row.target) else { return };
-        let below = format!("{prefix}{name}/");
+        let below = format!("{prefix}{}/", segment.unwrap_or(name));
         if self.is_contested(target, &below) || self.leaving_below(target, &below) > 0 {
             doubts.risen.push(name.to_owned());
         } else {
-            self.insert_dir(dir, name, moment);
+            self.insert_dir(dir, name, segment, moment);
         }
     }
 
@@ -241,13 +258,15 @@ impl Tree {
         self.is_leaving(target, key) || self.deleted.contains_key(&(target, key.clone()))
     }
 
-    /// A directory that the bucket has and that is not known here.
-    pub(crate) fn insert_dir(&mut self, dir: Ino, name: &str, moment: Moment) -> Option<Ino> {
+    /// A directory that the bucket has and that is not known here. `segment`: what it is called in keys,
+    /// where that is not its name.
+    pub(crate) fn insert_dir(&mut self, dir: Ino, name: &str, segment: Option<&str>, moment: Moment) -> Option<Ino> {
         let mapping = self.mapping_of(dir)?.clone();
         let attrs = mapping.defaults.attrs(FileKind::Dir, moment.now);
         let ino = self.next_ino_or_log()?;
         let mut row = Inode::blank(ino, mapping.target, FileKind::Dir, (dir, name.to_owned()), attrs, moment.now);
         row.attrs_known = false;
+        row.segment = segment.map(str::to_owned);
         row.remote_attr_generation = row.attr_generation;
         let mut inode = Inode::new(row);
         inode.checked = Some(moment.began);
@@ -276,6 +295,8 @@ impl Tree {
         row.remote_attr_generation = row.attr_generation;
         row.remote_generation = row.generation;
         row.size = meta.size;
+        let segment = segment_of(meta.key.as_str());
+        row.segment = shows(name, segment).then(|| segment.to_owned());
         row.symlink = known.and_then(|row| row.symlink.clone());
         row.xattrs = known.and_then(|row| row.xattrs.clone());
         let mut inode = Inode::new(row);

@@ -79,8 +79,8 @@ impl Namespace {
         below: Vec<String>,
     ) -> Result<Vec<String>> {
         let looks = below.into_iter().filter(|below| {
-            let name = below.strip_prefix(prefix).map(|rest| rest.trim_end_matches('/'));
-            let child = |tree: &Tree| tree.child(dir, name?);
+            let name = below.strip_prefix(prefix).and_then(|rest| rest.strip_suffix('/'));
+            let child = |tree: &Tree| tree.child_at(dir, name?, true);
             !self.read(|tree| {
                 child(tree).is_some_and(|child| tree.sources(child).iter().any(|source| source.prefix == *below))
             })
@@ -130,8 +130,9 @@ impl Namespace {
             if !is_dir?.is_empty() {
                 listed.dirs.insert(name.to_owned());
             }
-            let at = AtSource { source, listed, known: HashMap::new() };
-            let ((), commit) = self.update(Durability::Buffered, |tree, ops| tree.merge_source(dir, &at, moment, ops));
+            let mut at = AtSource { source, listed, known: HashMap::new() };
+            let ((), commit) =
+                self.update(Durability::Buffered, |tree, ops| tree.merge_source(dir, &mut at, moment, ops));
             commit.in_background();
         }
         Ok(())
@@ -153,6 +154,7 @@ impl Namespace {
         let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
         let (mut adopted, commit) = self.update(Durability::Buffered, |tree, ops| {
             tree.show_old_name(mapping.target, prefix, &listed, moment);
+            tree.name_odd(dir, &mut listed);
             tree.adopt_listed(dir, prefix, listed, moment, ops)
         });
         commit.durable().await?;
@@ -270,14 +272,16 @@ impl Namespace {
 
 impl Tree {
     /// Shows what lies at a source, as far as it belongs here and its name is free.
-    pub(crate) fn merge_source(&mut self, dir: Ino, at: &AtSource, moment: Moment, ops: &mut Vec<Op>) {
+    pub(crate) fn merge_source(&mut self, dir: Ino, at: &mut AtSource, moment: Moment, ops: &mut Vec<Op>) {
+        self.name_odd(dir, &mut at.listed);
         for (name, meta) in &at.listed.files {
-            if !at.listed.dirs.contains(name) && self.is_unsettled(dir, &at.source.prefix, meta) {
+            if self.is_unsettled(dir, &at.source.prefix, meta) {
                 self.discover_moved(dir, name, meta, at.known.get(&meta.key), moment);
             }
         }
         for name in &at.listed.dirs {
-            self.discover_moved_dir(dir, &at.source.prefix, name, moment, ops);
+            let segment = at.listed.segments.get(name).map(String::as_str);
+            self.discover_moved_dir((dir, name, segment), &at.source.prefix, moment, ops);
         }
         if let Some(marker) = &at.listed.marker {
             self.take_old_marker(dir, &at.source.prefix, marker, moment, ops);
@@ -309,16 +313,16 @@ impl Tree {
     /// now on, whichever way either of them goes.
     fn discover_moved_dir(
         &mut self,
-        dir: Ino,
+        place: (Ino, &str, Option<&str>),
         prefix: &str,
-        name: &str,
         moment: Moment,
         ops: &mut Vec<Op>,
     ) -> Option<Ino> {
+        let (dir, name, segment) = place;
         let at = self.sources(dir).iter().find(|source| source.prefix == prefix)?.at;
-        let source = Source { prefix: format!("{prefix}{name}/"), at };
+        let source = Source { prefix: format!("{prefix}{}/", segment.unwrap_or(name)), at };
         let child = match self.child(dir, name) {
-            None => self.insert_dir(dir, name, moment)?,
+            None => self.insert_dir(dir, name, segment, moment)?,
             Some(child) if self.get(child).is_some_and(Inode::is_dir) => child,
             // N2: the directory wins.
             Some(file) => {
@@ -330,7 +334,7 @@ impl Tree {
                     return None;
                 }
                 self.obsolete(dir, name, moment.now, ops);
-                self.insert_dir(dir, name, moment)?
+                self.insert_dir(dir, name, segment, moment)?
             }
         };
         if self.sources(child).iter().any(|known| known.prefix == source.prefix) {
@@ -390,7 +394,8 @@ impl Tree {
             }
         }
         for name in &listed.dirs {
-            if self.discover_moved_dir(dir, prefix, name, moment, ops).is_some() {
+            let segment = listed.segments.get(name).map(String::as_str);
+            if self.discover_moved_dir((dir, name, segment), prefix, moment, ops).is_some() {
                 adopted.fresh += 1;
             }
         }
@@ -401,14 +406,18 @@ impl Tree {
     fn settle(&mut self, dir: &Ino, prefix: &str, meta: &ObjectMeta, moment: Moment, ops: &mut Vec<Op>) {
         let Some(rest) = meta.key.as_str().strip_prefix(prefix) else { return };
         let (mut at, mut prefix, mut rest) = (*dir, prefix.to_owned(), rest);
-        while let Some((name, below)) = rest.split_once('/') {
-            self.discover_moved_dir(at, &prefix, name, moment, ops);
-            let Some(child) = self.child(at, name) else { return };
-            (at, prefix, rest) = (child, format!("{prefix}{name}/"), below);
+        while let Some((segment, below)) = rest.split_once('/') {
+            let Some(name) = self.name_for(at, segment, true) else { return };
+            let other = (name != segment).then_some(segment);
+            self.discover_moved_dir((at, &name, other), &prefix, moment, ops);
+            let Some(child) = self.child(at, &name) else { return };
+            (at, prefix, rest) = (child, format!("{prefix}{segment}/"), below);
         }
-        if rest.is_empty() {
+        if rest.is_empty() && meta.size == 0 {
             self.take_old_marker(at, &prefix, meta, moment, ops);
-        } else if let Some(ino) = self.discover_moved(at, rest, meta, None, moment) {
+        } else if let Some(name) = self.name_for(at, rest, false)
+            && let Some(ino) = self.discover_moved(at, &name, meta, None, moment)
+        {
             self.persist(ino, ops);
         }
     }
@@ -430,7 +439,7 @@ impl Tree {
         // A parent that is not known here shows it when it is listed.
         let Some(parent) = self.wanting_prefix(target, &above) else { return };
         if self.child(parent, name).is_none() {
-            self.insert_dir(parent, name, moment);
+            self.insert_dir(parent, name, None, moment);
         }
     }
 

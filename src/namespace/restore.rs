@@ -33,7 +33,7 @@ impl Tree {
                 None => {
                     self.check_name(dir, above, FileKind::Dir)?;
                     let moment = Moment { began: std::time::Duration::ZERO, now: attrs.mtime };
-                    self.insert_dir(dir, above, moment).ok_or(Error::NotFound)?
+                    self.insert_dir(dir, above, None, moment).ok_or(Error::NotFound)?
                 }
             };
         }

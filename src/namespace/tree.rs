@@ -222,6 +222,22 @@ impl Tree {
         Some(names.join("/"))
     }
 
+    /// What its names are in keys: as [`Tree::path`], with the segments where they are not the names (N2).
+    fn key_path(&self, ino: Ino) -> Option<String> {
+        let mut segments = Vec::new();
+        let mut at = ino;
+        while !self.is_top(at) {
+            let row = &self.get(at)?.row;
+            if !row.linked {
+                return None;
+            }
+            segments.push(row.segment.as_deref().unwrap_or(&row.name));
+            at = row.parent;
+        }
+        segments.reverse();
+        Some(segments.join("/"))
+    }
+
     /// Path below the mount's root, beginning with `/`, for people.
     pub fn shown_path(&self, ino: Ino) -> String {
         let Some(path) = self.path(ino) else { return format!("(unlinked inode {ino})") };
@@ -238,7 +254,7 @@ impl Tree {
         }
         let prefix = &self.mapping_of(ino)?.prefix;
         let slash = if self.get(ino)?.is_dir() { "/" } else { "" };
-        Some(Key(format!("{prefix}{}{slash}", self.path(ino)?)))
+        Some(Key(format!("{prefix}{}{slash}", self.key_path(ino)?)))
     }
 
     /// The prefix of the keys of a directory's entries: empty or ending with `/`.
@@ -282,10 +298,12 @@ impl Tree {
         let mapping = self.mapping(target)?;
         let path = key.as_str().strip_prefix(&mapping.prefix)?;
         let mut at = *self.tops.get(&target)?;
-        for name in path.trim_end_matches('/').split('/') {
-            at = self.child(at, name)?;
+        let (path, is_dir) = path.strip_suffix('/').map_or((path, false), |path| (path, true));
+        let mut segments = path.split('/').peekable();
+        while let Some(segment) = segments.next() {
+            at = self.child_at(at, segment, is_dir || segments.peek().is_some())?;
         }
-        (self.get(at)?.is_dir() == path.ends_with('/')).then_some(at)
+        Some(at)
     }
 
     /// The directory whose entries have this prefix, if it is known here.

@@ -92,7 +92,8 @@ impl Vfs {
         }
         let strip = nothing_set(&change) || (change.size.is_some() && caller.uid != 0);
         let (altered, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
-            let top = tree.is_top(ino);
+            // Neither a mapping's top has an object for them, nor what has a file in the marker's place.
+            let top = tree.is_top(ino) || tree.has_nameless_file(ino);
             let inode = tree.get_mut(ino).ok_or(Error::NotFound)?;
             let before = inode.row.attrs;
             let attrs = &mut inode.row.attrs;

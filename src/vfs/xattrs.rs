@@ -64,7 +64,8 @@ impl Vfs {
         let wall = self.inner.namespace.clock().now();
         // Looked at and changed under one lock: two programs that set different names both succeed.
         let (changed, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
-            let top = tree.is_top(ino);
+            // Neither a mapping's top has an object for them, nor what has a file in the marker's place.
+            let top = tree.is_top(ino) || tree.has_nameless_file(ino);
             let inode = tree.get_mut(ino).ok_or(Error::NotFound)?;
             let mut xattrs = inode.row.xattrs.as_deref().map(Xattrs::parse).unwrap_or_default();
             match (xattrs.0.contains_key(name), flags) {

@@ -10,6 +10,7 @@ mod exchange;
 mod handles;
 mod kinds;
 mod names;
+mod odd_keys;
 mod options;
 mod others;
 mod partly;
