@@ -25,6 +25,8 @@ pub(super) enum Command {
     Umount(UmountArgs),
     /// Show queues, uploads, failures and cache of a mount
     Status(StatusArgs),
+    /// Say what is wrong with a mount and what to do; list keys that have no path of their own
+    Doctor(StatusArgs),
     /// Wait until a file, or everything, is uploaded, announced and recorded
     Wait(WaitArgs),
     /// Look at announcements, or send failed ones again

@@ -14,6 +14,7 @@ mod args;
 mod background;
 mod check;
 mod demo;
+mod doctor;
 mod emulator;
 mod failure;
 mod helper;
@@ -75,6 +76,7 @@ fn run(arguments: &[OsString], serve: Serve) -> Result<(), Failure> {
         Command::Mount(args) => mount::run(args, serve),
         Command::Umount(args) => umount::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Outbox { command: OutboxCommand::List(args) } => outbox::list(&args),
         Command::Outbox { command: OutboxCommand::Retry(args) } => outbox::retry(&args),

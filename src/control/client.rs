@@ -10,8 +10,11 @@ use super::error::{ActionError, Error, Result};
 use super::registry::{self, Address};
 use super::server::Refusal;
 use super::socket;
-use super::status::{HeldEntry, OutboxEntry, Pending, Retried, Settled, Status, Unmounted};
+use super::status::{HeldEntry, OddKeyList, OutboxEntry, Pending, Retried, Settled, Status, Unmounted};
 
+/// How long a listing of every key may take: a thousand objects a request, at ten requests a second some
+/// thirty million objects.
+const LISTING_TIME: Duration = Duration::from_secs(3600);
 /// How long the daemon may take for an answer that it has in memory.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
@@ -105,6 +108,14 @@ impl Client {
     /// See [`Error`].
     pub fn held(&self) -> Result<Vec<HeldEntry>> {
         self.ask("GET", "/held", ANSWER_TIME)
+    }
+
+    /// `GET /odd-keys`: takes as long as a listing of everything.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn odd_keys(&self) -> Result<OddKeyList> {
+        self.ask("GET", "/odd-keys", LISTING_TIME)
     }
 
     /// `POST /held/accept` or `POST /held/discard`: durable on return.

@@ -26,8 +26,9 @@ pub use error::{ActionError, Error, Result};
 pub use registry::{Address, Registration, find, forget, mount_path, register};
 pub use server::Server;
 pub use status::{
-    BucketVersion, CacheStatus, Counters, HeldEntry, InFlight, MappingStatus, MoveStatus, OutboxEntry, OutboxState,
-    PassthroughStatus, Pending, Phase, Problem, Retried, Status, SyncStatus, Unmounted, Waiting,
+    BucketVersion, CacheStatus, Counters, HeldEntry, InFlight, MappingStatus, MoveStatus, OddKeyEntry, OddKeyList,
+    OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Retried, Status, SyncStatus, Unmounted,
+    Waiting,
 };
 
 use std::time::Duration;
@@ -73,6 +74,9 @@ pub trait Actions: Send + Sync {
         generation: u64,
         accept: bool,
     ) -> BoxFuture<'_, std::result::Result<(), ActionError>>;
+
+    /// Walks through the keys of all mappings and tells which have no path of their own (N2).
+    fn odd_keys(&self) -> BoxFuture<'_, OddKeyList>;
 
     /// Sends failed announcements again; returns how many.
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>>;

@@ -101,6 +101,7 @@ fn router(actions: Arc<dyn Actions>) -> Router {
         .route("/outbox", get(outbox))
         .route("/outbox/retry", post(retry))
         .route("/held", get(|State(actions): Shared| async move { answer(actions.held().await) }))
+        .route("/odd-keys", get(|State(actions): Shared| async move { Json(actions.odd_keys().await) }))
         .route("/held/accept", post(accept))
         .route("/held/discard", post(discard))
         .with_state(actions)

@@ -354,3 +354,29 @@ pub struct Retried {
     /// Announcements that are sent again.
     pub count: u64,
 }
+
+/// A key that is shown under a name that is not its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OddKeyEntry {
+    /// The whole key.
+    pub key: String,
+    /// Path within the mount; `None`: it cannot be reached there.
+    pub path: Option<String>,
+    /// Why its own name will not do.
+    pub reason: String,
+}
+
+/// What a walk through all keys of a mount found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OddKeyList {
+    /// Objects that were looked at.
+    pub objects: u64,
+    /// How many of them have no path of their own.
+    pub count: u64,
+    /// The first of those.
+    pub keys: Vec<OddKeyEntry>,
+    /// Mappings that could not be looked through: path and reason.
+    pub failed: Vec<Problem>,
+}

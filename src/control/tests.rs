@@ -64,6 +64,10 @@ impl Actions for Scripted {
         async move { if accept { Ok(()) } else { Err(ActionError::Busy("mapped".into())) } }.boxed()
     }
 
+    fn odd_keys(&self) -> BoxFuture<'_, OddKeyList> {
+        async { OddKeyList { objects: 3, count: 1, ..Default::default() } }.boxed()
+    }
+
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>> {
         async { Err(ActionError::Failed("disk".into())) }.boxed()
     }

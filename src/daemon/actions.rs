@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use crate::config::{self, Config};
 use crate::control::{
     ActionError, Actions, CacheStatus, Counters, HeldEntry, InFlight, MAX_LISTED, MappingStatus, MoveStatus,
-    OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Status, SyncStatus, Waiting,
+    OddKeyList, OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Status, SyncStatus, Waiting,
 };
 use crate::fuse::Mounted;
 use crate::namespace::{Lookup, Tree};
@@ -23,6 +23,7 @@ use super::build::Rooms;
 use super::drain::Drained;
 use super::held::{self, hold_text};
 use super::notify::Notify;
+use super::odd;
 
 /// The daemon, as the control socket and the main loop see it.
 #[derive(Clone)]
@@ -395,6 +396,10 @@ impl Actions for Daemon {
             settled.map_err(held::refusal)
         }
         .boxed()
+    }
+
+    fn odd_keys(&self) -> BoxFuture<'_, OddKeyList> {
+        odd::keys(&self.rooms.namespace).boxed()
     }
 
     fn outbox_retry(&self) -> BoxFuture<'_, Result<u64, ActionError>> {

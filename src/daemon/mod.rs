@@ -16,6 +16,7 @@ mod drain;
 mod error;
 mod held;
 mod notify;
+mod odd;
 mod owed;
 mod scan;
 mod signals;

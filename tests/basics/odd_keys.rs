@@ -4,8 +4,10 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 
+use ferryfs::emulator::Action;
+
 use super::both;
-use super::harness::{Cloud, Mount, names};
+use super::harness::{Cloud, Mount, names, shown};
 
 /// (key below the prefix, path in the mount)
 fn odd() -> Vec<(String, String)> {
@@ -174,6 +176,65 @@ fn odd_keys_move_with_their_directory_and_outlive_a_kill() {
             fs::set_permissions(mount.path("e"), fs::Permissions::from_mode(0o700)).unwrap();
             mount.wait_all();
             cloud.holds("data/e/", b"rewritten");
+        },
+    );
+}
+
+#[test]
+fn doctor_lists_what_has_no_path_of_its_own() {
+    both(
+        |_| {},
+        |cloud, mount| {
+            let doctor = |mount: &Mount| {
+                let output = mount.run(&["doctor"], &["--json"]);
+                assert!(output.status.success(), "{}", shown(&output));
+                serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+            };
+            cloud.put("data/plain", b"x");
+            cloud.put("data/dir/", b"");
+            cloud.put("data/dir-1/x", b"x");
+            cloud.put("data/a", b"x");
+            let report = doctor(mount);
+            assert_eq!(report["odd_keys"]["objects"], 4);
+            assert_eq!(report["odd_keys"]["count"], 0, "{report}");
+            // `data/a` becomes a directory too, with other keys between the two.
+            cloud.put("data/a!", b"x");
+            cloud.put("data/a-b/c", b"x");
+            cloud.put("data/dir", b"x");
+            fill(cloud);
+            mount.forget_all();
+            let report = doctor(mount);
+            let keys = report["odd_keys"]["keys"].as_array().unwrap();
+            let mut told: Vec<(&str, &str)> =
+                keys.iter().map(|odd| (odd["key"].as_str().unwrap(), odd["path"].as_str().unwrap())).collect();
+            told.sort_unstable();
+            let mut wanted: Vec<String> = odd().into_iter().map(|(key, _)| format!("data/{key}")).collect();
+            // These two have paths of their own.
+            wanted.retain(|key| key != "data/both/inside" && !key.starts_with("data/control"));
+            wanted.extend(["data/a".to_owned(), "data/dir".to_owned()]);
+            wanted.sort_unstable();
+            assert_eq!(told.iter().map(|(key, _)| *key).collect::<Vec<_>>(), wanted);
+            assert_eq!(report["odd_keys"]["count"], wanted.len());
+            for (key, path) in told {
+                let content = fs::read(mount.path(path.trim_start_matches('/'))).unwrap();
+                assert!(cloud.bytes(key).unwrap() == content, "{key} is not at {path}");
+            }
+            let notes = report["findings"].as_array().unwrap();
+            assert!(notes.iter().all(|note| note["problem"] == false), "{report}");
+            let output = mount.run(&["doctor"], &[]);
+            assert!(
+                shown(&output).contains("/ferryfs-key=both  (an object and a directory have this name)"),
+                "{}",
+                shown(&output)
+            );
+
+            // What cannot be asked is a problem, and the command says so by its code.
+            let refused = Action::Status { status: 403, code: "AccessDenied".to_owned(), retry_after: None };
+            cloud.fault("GET", "list", "*", refused, 100);
+            let output = mount.run(&["doctor"], &[]);
+            assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+            assert!(shown(&output).contains("PROBLEM: / could not be looked through"), "{}", shown(&output));
+            cloud.emulator().clear_faults();
         },
     );
 }
