@@ -1,12 +1,14 @@
 //! Directory streams.
 
+use std::time::Duration;
+
 use crate::namespace::Tree;
 use crate::types::{FileKind, Ino};
 
 use super::Vfs;
 use super::error::{Error, Result};
 use super::handles::StreamEntry;
-use super::reply::DirEntry;
+use super::reply::{DirEntry, Entry};
 
 fn snapshot(tree: &Tree, dir: Ino) -> Result<Vec<StreamEntry>> {
     let inode = tree.get(dir).ok_or(Error::NotFound)?;
@@ -50,13 +52,23 @@ impl Vfs {
         }
         let skip = usize::try_from(offset).map_err(|_| Error::Invalid)?;
         let mut page = Vec::new();
-        for (index, entry) in entries.iter().enumerate().skip(skip).take(max) {
+        for (index, entry) in entries.iter().enumerate().skip(skip) {
+            if page.len() == max {
+                break;
+            }
             let dots = index < 2;
-            let entry_stat = if plus && !dots { self.entry_of(dir, entry) } else { None };
+            // Removed since: left out. Replaced since: the name is another inode's.
+            let Some(ino) = (if dots { Some(entry.ino) } else { self.now_at(dir, &entry.name) }) else { continue };
+            let entry_stat = if plus && !dots { Some(self.entry_of(ino)) } else { None };
+            let entry_stat = match entry_stat {
+                Some(Err(_)) => continue,
+                Some(Ok(entry)) => Some(entry),
+                None => None,
+            };
             page.push(DirEntry {
-                ino: entry.ino,
+                ino,
                 next_offset: index as u64 + 1,
-                kind: entry_stat.map_or(entry.kind, |entry: super::reply::Entry| entry.stat.kind),
+                kind: entry_stat.map_or(entry.kind, |entry| entry.stat.kind),
                 name: entry.name.clone(),
                 entry: entry_stat,
             });
@@ -64,13 +76,19 @@ impl Vfs {
         Ok(page)
     }
 
-    /// The entry's stat, if the name still means the same inode and its attributes are known: what
-    /// is not known is asked for by a lookup when a program wants it.
-    fn entry_of(&self, dir: Ino, entry: &StreamEntry) -> Option<super::reply::Entry> {
-        let same = self.inner.namespace.read(|tree| {
-            tree.child(dir, &entry.name) == Some(entry.ino)
-                && tree.get(entry.ino).is_some_and(|inode| inode.row.attrs_known)
-        });
-        if same { self.entry(entry.ino).ok() } else { None }
+    fn now_at(&self, dir: Ino, name: &str) -> Option<Ino> {
+        self.inner.namespace.read(|tree| tree.child(dir, name))
+    }
+
+    /// The entry with its stat. The kernel must not remember one whose attributes are not known: it
+    /// asks by a lookup when a program wants them.
+    fn entry_of(&self, ino: Ino) -> Result<Entry> {
+        let mut entry = self.entry(ino)?;
+        let known = self.inner.namespace.read(|tree| tree.get(ino).is_some_and(|inode| inode.row.attrs_known));
+        if !known {
+            entry.ttl = Duration::ZERO;
+            entry.stat.ttl = Duration::ZERO;
+        }
+        Ok(entry)
     }
 }
