@@ -29,6 +29,9 @@ pub(super) struct Handle {
     pub(super) opener: Option<u32>,
     /// A descriptor of it was closed.
     pub(super) flushed: bool,
+    /// Each write is on the disk before it returns: opened with O_DSYNC or O_SYNC, and served directly,
+    /// where the kernel does not ask for it by FSYNC.
+    pub(super) sync: bool,
     pub(super) source: Source,
 }
 

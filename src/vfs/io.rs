@@ -69,8 +69,12 @@ impl Vfs {
             self.do_setattr(ino, SetAttr::default(), nobody).await?;
         }
         let mut handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
+        let sync = handle.sync;
         while let Source::Fill(_) = handle.source {
             if let Some(written) = self.write_partly(ino, offset, data.clone()).await? {
+                if sync {
+                    self.do_fsync(ino).await?;
+                }
                 return Ok(written);
             }
             // It has become whole meanwhile.
@@ -90,6 +94,9 @@ impl Vfs {
             file.write_all_at(&data, offset)?;
         } else {
             off_thread(move || file.write_all_at(&data, offset)).await?;
+        }
+        if sync {
+            self.do_fsync(ino).await?;
         }
         Ok(length)
     }
