@@ -21,6 +21,11 @@ test)
     need python3 python3
     # Debian ships venv, and the ensurepip it needs, in a package of its own.
     python3 -c 'import venv, ensurepip' 2>/dev/null || packages="$packages python3-venv"
+    # What tests/programs runs on mounts.
+    for program in git vim rsync curl logrotate strace; do
+        need "$program" "$program"
+    done
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
     ;;
 bench)
     need python3 python3
