@@ -119,7 +119,7 @@ impl Tree {
                 self.set_remote(dir, Some(remote_of(marker)));
             }
         }
-        self.name_odd(dir, listed);
+        self.name_odd(dir, listed, began);
         for (name, meta) in &listed.files {
             self.merge_file(dir, name, meta, known.get(&meta.key), moment, &mut replaced, &mut doubts, ops);
         }
@@ -234,14 +234,18 @@ impl Tree {
     /// it visible may be on its way out.
     fn discover_dir(&mut self, place: (Ino, &str, Option<&str>), moment: Moment, doubts: &mut Doubts) {
         let (dir, name, segment) = place;
-        let Some(prefix) = self.prefix(dir) else { return };
-        let Some(target) = self.get(dir).map(|inode| inode.row.target) else { return };
-        let below = format!("{prefix}{}/", segment.unwrap_or(name));
-        if self.is_contested(target, &below) || self.leaving_below(target, &below) > 0 {
+        if self.is_doubtful(dir, segment.unwrap_or(name)) {
             doubts.risen.push(name.to_owned());
         } else {
             self.insert_dir(dir, name, segment, moment);
         }
+    }
+
+    /// What makes a prefix visible may be on its way out, or belong to a renamed directory.
+    pub(super) fn is_doubtful(&self, dir: Ino, segment: &str) -> bool {
+        let (Some(prefix), Some(inode)) = (self.prefix(dir), self.get(dir)) else { return true };
+        let (target, below) = (inode.row.target, format!("{prefix}{segment}/"));
+        self.is_contested(target, &below) || self.leaving_below(target, &below) > 0
     }
 
     /// How many keys below a prefix are on their way out, or were deleted lately.

@@ -154,7 +154,7 @@ impl Namespace {
         let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
         let (mut adopted, commit) = self.update(Durability::Buffered, |tree, ops| {
             tree.show_old_name(mapping.target, prefix, &listed, moment);
-            tree.name_odd(dir, &mut listed);
+            tree.name_odd(dir, &mut listed, moment.began);
             tree.adopt_listed(dir, prefix, listed, moment, ops)
         });
         commit.durable().await?;
@@ -273,7 +273,7 @@ impl Namespace {
 impl Tree {
     /// Shows what lies at a source, as far as it belongs here and its name is free.
     pub(crate) fn merge_source(&mut self, dir: Ino, at: &mut AtSource, moment: Moment, ops: &mut Vec<Op>) {
-        self.name_odd(dir, &mut at.listed);
+        self.name_odd(dir, &mut at.listed, moment.began);
         for (name, meta) in &at.listed.files {
             if self.is_unsettled(dir, &at.source.prefix, meta) {
                 self.discover_moved(dir, name, meta, at.known.get(&meta.key), moment);

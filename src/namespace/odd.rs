@@ -1,6 +1,7 @@
 //! Keys that have no path of their own: finding names for them, and telling of them (N2).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::store::ListOptions;
 use crate::types::{Ino, TargetId};
@@ -71,8 +72,21 @@ impl Tree {
 
     /// Finds names for what a listing shows that has none of its own; afterwards `files` and `dirs` hold
     /// everything, and no name twice.
-    pub(crate) fn name_odd(&self, dir: Ino, listed: &mut Listed) {
-        let both: Vec<String> = listed.files.keys().filter(|name| listed.dirs.contains(*name)).cloned().collect();
+    pub(crate) fn name_odd(&self, dir: Ino, listed: &mut Listed, began: Duration) {
+        let mut both = Vec::new();
+        for name in listed.files.keys().filter(|name| listed.dirs.contains(*name)).cloned().collect::<Vec<_>>() {
+            let there = self.child(dir, &name).and_then(|ino| self.get(ino));
+            match there {
+                Some(child) if child.is_dir() => both.push(name),
+                // Ours: what lies below its name is on its way out, or waits until ours is settled.
+                Some(child) if self.holds_pending(child.ino()) || self.overrides(child.ino(), began) => {}
+                // It is not certain that the directory stays; a look below it will tell.
+                _ if self.is_doubtful(dir, &name) => {
+                    listed.files.remove(&name);
+                }
+                _ => both.push(name),
+            }
+        }
         // An odd file that still waits for its upload keeps its name, though its own would be free by now.
         let waiting = self.children(dir).into_iter().flatten().filter_map(|(_, ino)| {
             let inode = self.get(*ino).filter(|inode| !inode.is_dir() && self.holds_pending(inode.ino()))?;
