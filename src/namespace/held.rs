@@ -9,6 +9,7 @@ use crate::types::{Ino, Key, TargetId, TimeNs};
 
 use super::change::Unlinked;
 use super::error::{Error, Result};
+use super::escape::shows;
 use super::inode::Inode;
 use super::tree::Tree;
 
@@ -88,6 +89,7 @@ impl Tree {
         let remote = inode.row.remote.clone().ok_or(Error::NotFound)?;
         let (parent, name) = (inode.row.parent, inode.row.name.clone());
         let (attrs, ctime, target, kind) = (inode.row.attrs, inode.row.ctime, inode.row.target, inode.row.kind);
+        let segment = inode.row.segment.clone();
         let moves = self.key(ino).as_ref() != Some(&remote.key);
         self.set_remote(ino, None);
         if let Some(inode) = self.get_mut(ino) {
@@ -96,6 +98,7 @@ impl Tree {
         self.persist(ino, ops);
         let mut row = Inode::blank(new, target, kind, (parent, name.clone()), attrs, ctime);
         row.attrs_known = false;
+        row.segment = segment;
         row.size = remote.size;
         row.remote_attr_generation = row.attr_generation;
         row.remote_generation = row.generation;
@@ -160,6 +163,10 @@ impl Tree {
         let (parent, name) = place;
         let kind = self.get(ino).ok_or(Error::NotFound)?.row.kind;
         self.check_name(parent, name, kind)?;
+        // The key is that of what has the name now, or the one that it had.
+        let there = self.child(parent, name).and_then(|there| self.get(there));
+        let own = || self.get(ino)?.row.segment.clone().filter(|segment| shows(name, segment));
+        let segment = there.map_or_else(own, |there| there.row.segment.clone());
         let replaced = match self.child(parent, name) {
             Some(other)
                 if self.get(other).is_some_and(|other| other.is_dir() || other.is_dirty() || other.writers > 0) =>
@@ -172,6 +179,7 @@ impl Tree {
         if let Some(inode) = self.get_mut(ino) {
             inode.row.parent = parent;
             inode.row.name = name.to_owned();
+            inode.row.segment = segment;
             inode.row.linked = true;
         }
         self.attach(parent, name, ino, now);

@@ -89,8 +89,9 @@ impl Tree {
         }
         // An odd file that still waits for its upload keeps its name, though its own would be free by now.
         let waiting = self.children(dir).into_iter().flatten().filter_map(|(_, ino)| {
-            let inode = self.get(*ino).filter(|inode| !inode.is_dir() && self.holds_pending(inode.ino()))?;
-            inode.row.segment.clone()
+            let inode = self.get(*ino)?;
+            let segment = inode.row.segment.as_ref()?;
+            (!inode.is_dir() && self.holds_pending(*ino)).then(|| segment.clone())
         });
         let moved: BTreeSet<String> = waiting.chain(both).collect();
         for segment in moved {

@@ -238,3 +238,34 @@ fn doctor_lists_what_has_no_path_of_its_own() {
         },
     );
 }
+
+#[test]
+fn held_content_of_an_odd_key_is_settled_there() {
+    both(
+        |_| {},
+        |cloud, mount| {
+            cloud.put("data/both", b"good");
+            cloud.put("data/both/inside", b"inside");
+            let keys = cloud.keys();
+            let path = mount.path("ferryfs-key=both");
+            for (verb, wanted) in [("discard", &b"good"[..]), ("accept", b"good, and cut short")] {
+                assert_eq!(fs::read(&path).unwrap(), b"good");
+                let mut handle = fs::OpenOptions::new().append(true).open(&path).unwrap();
+                handle.write_all(b", and cut short").unwrap();
+                mount.kill9();
+                drop(handle);
+                mount.remount();
+                assert_eq!(fs::read(&path).unwrap(), b"good, and cut short");
+                assert_eq!(mount.status().torn.len(), 1);
+                let sure: &[&str] =
+                    if verb == "discard" { &["ferryfs-key=both", "--yes"] } else { &["ferryfs-key=both"] };
+                let output = mount.run(&["recover", verb], sure);
+                assert!(output.status.success(), "{verb}: {}", shown(&output));
+                mount.wait_all();
+                assert_eq!(fs::read(&path).unwrap(), wanted, "{verb}");
+                cloud.holds("data/both", wanted);
+                assert_eq!(cloud.keys(), keys, "{verb}");
+            }
+        },
+    );
+}
