@@ -29,6 +29,8 @@ pub(super) enum Command {
     Doctor(StatusArgs),
     /// Wait until a file, or everything, is uploaded, announced and recorded
     Wait(WaitArgs),
+    /// Ask the bucket at once for what others may have changed
+    Refresh(RefreshArgs),
     /// Look at announcements, or send failed ones again
     Outbox {
         #[command(subcommand)]
@@ -92,6 +94,15 @@ pub(super) struct StatusArgs {
     /// For programs
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RefreshArgs {
+    /// Mount directory
+    pub(super) dir: PathBuf,
+    /// File or directory, with all below it that was looked at before: absolute, or relative to DIR; without,
+    /// everything
+    pub(super) path: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -25,6 +25,7 @@ mod output;
 mod process;
 mod progress;
 mod recover;
+mod refresh;
 mod save;
 mod scan;
 mod status;
@@ -78,6 +79,7 @@ fn run(arguments: &[OsString], serve: Serve) -> Result<(), Failure> {
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Wait(args) => wait::run(&args),
+        Command::Refresh(args) => refresh::run(&args),
         Command::Outbox { command: OutboxCommand::List(args) } => outbox::list(&args),
         Command::Outbox { command: OutboxCommand::Retry(args) } => outbox::retry(&args),
         Command::Recover(args) => recover::run(args),

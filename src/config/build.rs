@@ -22,6 +22,7 @@ use super::{
     BucketPlace, Cache, CloseMode, Config, FsyncMode, KilledWriter, Mapping, MountOptions, Passthrough, State, Sync,
     WriteBack,
 };
+use crate::namespace::Conflict;
 use crate::store::Addressing;
 
 /// A configuration file is small; more than this is another file by mistake.
@@ -203,6 +204,13 @@ fn mapping(source: &Source<'_>, raw: &At<RawMapping>) -> Result<(Mapping, Mappin
         },
         storage_class: raw.storage_class.as_ref().map(|class| class.value.clone()),
         terms: terms(source, raw)?,
+        conflict: choice(
+            source,
+            raw.conflict.as_ref(),
+            &[("keep-both", Conflict::KeepBoth), ("ours", Conflict::Ours), ("theirs", Conflict::Theirs)],
+        )?
+        .unwrap_or_default(),
+        exclusive: raw.exclusive.as_ref().is_some_and(|exclusive| exclusive.value),
         sync: None,
     };
     let mut places = MappingPlaces { path: path.place.clone(), url: url.place.clone(), record: None };

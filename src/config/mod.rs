@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::namespace::Conflict;
 use crate::oms;
 use crate::oms::SyncUrl;
 use crate::store::{Addressing, CosOptions, Terms};
@@ -76,6 +77,10 @@ pub struct Mapping {
     pub storage_class: Option<String>,
     /// ACL, encryption and tags of what is written here.
     pub terms: Terms,
+    /// What becomes of another host's version where something here waits for the bucket.
+    pub conflict: Conflict,
+    /// Nobody else writes there: what was seen once is believed for good.
+    pub exclusive: bool,
     /// Who is told of new and changed objects; `None`: nobody.
     pub sync: Option<Sync>,
 }

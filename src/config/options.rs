@@ -48,6 +48,7 @@ const SECRETS: [&str; 7] =
 
 /// What a refusal of an unknown name lists.
 const KNOWN: &str = "the options are region, endpoint, addressing, storage_class, acl, sse, sse_kms_key_id, tags, \
+    conflict, exclusive, \
     credentials_file, sync_url, sync_record, sync_credentials_file, cache_dir, cache_size, state_dir, write_back, max_delay, close, fsync, \
     upload_open, part_size, parallel, threshold, uid, gid, umask, file_mode, dir_mode, allow_other, ro, attr_ttl, \
     killed_writer, passthrough, \
@@ -107,6 +108,20 @@ impl Entry {
         let in_file = mapping.is_none();
         let mapping = mapping.unwrap_or(&mut unused);
         let name = self.name.as_str();
+        let refused = || {
+            refuse(
+                name,
+                "the option belongs to one mapping, and the mappings come from a file",
+                "write it into the file's [[mapping]]",
+            )
+        };
+        if name == "exclusive" {
+            if in_file {
+                return Err(refused());
+            }
+            mapping.exclusive = Some(self.flag(true)?);
+            return Ok(true);
+        }
         let slot = match name {
             "region" => &mut mapping.region,
             "endpoint" | "url" => &mut mapping.endpoint,
@@ -116,6 +131,7 @@ impl Entry {
             "sse" => &mut mapping.sse,
             "sse_kms_key_id" => &mut mapping.sse_kms_key_id,
             "tags" => &mut mapping.tags,
+            "conflict" => &mut mapping.conflict,
             "credentials_file" | "passwd_file" => &mut mapping.credentials_file,
             "sync_url" | "sync_record" | "sync_credentials_file" => {
                 let empty = RawSync::default;
@@ -129,11 +145,7 @@ impl Entry {
             _ => return Ok(false),
         };
         if in_file {
-            return Err(refuse(
-                name,
-                "the option belongs to one mapping, and the mappings come from a file",
-                "write it into the file's [[mapping]]",
-            ));
+            return Err(refused());
         }
         *slot = Some(self.text()?);
         Ok(true)

@@ -47,6 +47,8 @@ pub(super) struct RawMapping {
     pub(super) sse: Option<At<String>>,
     pub(super) sse_kms_key_id: Option<At<String>>,
     pub(super) tags: Option<At<String>>,
+    pub(super) conflict: Option<At<String>>,
+    pub(super) exclusive: Option<At<bool>>,
     pub(super) secret_id: Option<At<Secret>>,
     pub(super) secret_key: Option<At<Secret>>,
     pub(super) token: Option<At<Secret>>,

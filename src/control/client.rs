@@ -10,7 +10,7 @@ use super::error::{ActionError, Error, Result};
 use super::registry::{self, Address};
 use super::server::Refusal;
 use super::socket;
-use super::status::{HeldEntry, OddKeyList, OutboxEntry, Pending, Retried, Settled, Status, Unmounted};
+use super::status::{HeldEntry, OddKeyList, OutboxEntry, Pending, Refreshed, Retried, Settled, Status, Unmounted};
 
 /// How long a listing of every key may take: a thousand objects a request, at ten requests a second some
 /// thirty million objects.
@@ -67,13 +67,17 @@ impl Client {
     /// # Errors
     /// [`ActionError::NotFound`] if nothing of that name is known.
     pub fn pending(&self, path: Option<&str>) -> Result<Pending> {
-        match path {
-            None => self.ask("GET", "/pending", ANSWER_TIME),
-            Some(path) => {
-                let path = percent_encoding::utf8_percent_encode(path, percent_encoding::NON_ALPHANUMERIC);
-                self.ask("GET", &format!("/pending?path={path}"), ANSWER_TIME)
-            }
-        }
+        self.ask("GET", &about("/pending", path), ANSWER_TIME)
+    }
+
+    /// `POST /refresh`; `path` is absolute within the mount. How many directories were listed.
+    ///
+    /// # Errors
+    /// [`ActionError::NotFound`] if there is no such path and was none, [`ActionError::Failed`] if the bucket
+    /// could not be asked.
+    pub fn refresh(&self, path: Option<&str>) -> Result<u64> {
+        // A tree of a million names is listed whole.
+        self.ask("POST", &about("/refresh", path), SYNC_TIME).map(|refreshed: Refreshed| refreshed.directories)
     }
 
     /// `POST /umount`: returns when the mount is gone.
@@ -169,6 +173,17 @@ impl Client {
         let mut reply = Vec::new();
         stream.take(MAX_REPLY_BYTES).read_to_end(&mut reply).map_err(failed)?;
         Ok(reply)
+    }
+}
+
+/// A request's target that names a path.
+fn about(target: &str, path: Option<&str>) -> String {
+    match path {
+        None => target.to_owned(),
+        Some(path) => {
+            let path = percent_encoding::utf8_percent_encode(path, percent_encoding::NON_ALPHANUMERIC);
+            format!("{target}?path={path}")
+        }
     }
 }
 

@@ -27,8 +27,8 @@ pub use registry::{Address, Registration, find, forget, mount_path, register};
 pub use server::Server;
 pub use status::{
     BucketVersion, CacheStatus, Counters, HeldEntry, InFlight, MappingStatus, MoveStatus, OddKeyEntry, OddKeyList,
-    OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Retried, Status, SyncStatus, Unmounted,
-    Waiting,
+    OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Refreshed, Retried, Status, SyncStatus,
+    Unmounted, Waiting,
 };
 
 use std::time::Duration;
@@ -77,6 +77,14 @@ pub trait Actions: Send + Sync {
 
     /// Walks through the keys of all mappings and tells which have no path of their own (N2).
     fn odd_keys(&self) -> BoxFuture<'_, OddKeyList>;
+
+    /// Asks the bucket, whatever is believed, for `path` (absolute within the mount) and all below it that is
+    /// known, or for all of the mount; returns how many directories were listed.
+    ///
+    /// # Errors
+    /// [`ActionError::NotFound`] if there is no such path and was none, [`ActionError::Failed`] if the bucket
+    /// could not be asked.
+    fn refresh(&self, path: Option<String>) -> BoxFuture<'_, std::result::Result<u64, ActionError>>;
 
     /// Sends failed announcements again; returns how many.
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>>;

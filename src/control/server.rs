@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::error::ActionError;
-use super::status::{Retried, Settled, Unmounted};
+use super::status::{Refreshed, Retried, Settled, Unmounted};
 use super::{Actions, metrics, socket};
 
 /// The socket's name in the state directory.
@@ -37,7 +37,7 @@ pub(super) struct Refusal {
 }
 
 #[derive(Deserialize)]
-struct PendingQuery {
+struct PathQuery {
     path: Option<String>,
 }
 
@@ -97,6 +97,7 @@ fn router(actions: Arc<dyn Actions>) -> Router {
         .route("/status", get(|State(actions): Shared| async move { Json(actions.status().await) }))
         .route("/metrics", get(metrics_text))
         .route("/pending", get(pending))
+        .route("/refresh", post(refresh))
         .route("/umount", post(umount))
         .route("/outbox", get(outbox))
         .route("/outbox/retry", post(retry))
@@ -112,8 +113,12 @@ async fn metrics_text(State(actions): Shared) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render(&actions.status().await))
 }
 
-async fn pending(State(actions): Shared, Query(query): Query<PendingQuery>) -> Response {
+async fn pending(State(actions): Shared, Query(query): Query<PathQuery>) -> Response {
     answer(actions.pending(query.path).await)
+}
+
+async fn refresh(State(actions): Shared, Query(query): Query<PathQuery>) -> Response {
+    answer(actions.refresh(query.path).await.map(|directories| Refreshed { directories }))
 }
 
 async fn umount(State(actions): Shared, Query(query): Query<UmountQuery>) -> Response {

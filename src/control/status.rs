@@ -347,6 +347,14 @@ pub struct HeldEntry {
 #[serde(default)]
 pub struct Settled {}
 
+/// `POST /refresh`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refreshed {
+    /// Directories that were listed.
+    pub directories: u64,
+}
+
 /// `POST /outbox/retry`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

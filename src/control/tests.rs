@@ -68,6 +68,11 @@ impl Actions for Scripted {
         async { OddKeyList { objects: 3, count: 1, ..Default::default() } }.boxed()
     }
 
+    fn refresh(&self, path: Option<String>) -> BoxFuture<'_, std::result::Result<u64, ActionError>> {
+        self.note(format!("refresh {path:?}"));
+        async { Ok(3) }.boxed()
+    }
+
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>> {
         async { Err(ActionError::Failed("disk".into())) }.boxed()
     }
@@ -113,13 +118,24 @@ async fn questions_reach_the_daemon_and_answers_come_back() {
     assert!(matches!(refused, Error::Refused(ActionError::NotFound(message)) if message == "no /absent"));
 
     ask(&served.client, |client| client.umount(Duration::from_millis(1500))).await.unwrap();
+    let listed = ask(&served.client, |client| client.refresh(Some("/a b"))).await.unwrap();
+    assert_eq!(listed, 3);
     let list = ask(&served.client, |client| client.outbox_list(5)).await.unwrap();
     assert_eq!(list.first().map(|entry| entry.state), Some(OutboxState::Failed));
     let failed = ask(&served.client, |client| client.outbox_retry()).await.unwrap_err();
     assert!(matches!(failed, Error::Refused(ActionError::Failed(message)) if message == "disk"));
 
     let asked = served.actions.asked.lock().unwrap().clone();
-    assert_eq!(asked, ["pending Some(\"/a b/\u{4e2d}&=%+\")", "pending Some(\"/absent\")", "umount 1.5s", "list 5"]);
+    assert_eq!(
+        asked,
+        [
+            "pending Some(\"/a b/\u{4e2d}&=%+\")",
+            "pending Some(\"/absent\")",
+            "umount 1.5s",
+            "refresh Some(\"/a b\")",
+            "list 5"
+        ]
+    );
 
     served.end.send(()).unwrap();
     served.task.await.unwrap().unwrap();

@@ -124,6 +124,25 @@ impl Daemon {
         Ok(at)
     }
 
+    async fn refresh_now(&self, path: &str) -> Result<u64, ActionError> {
+        let asked = |error: crate::vfs::Error| ActionError::Failed(format!("the bucket could not be asked: {error}"));
+        let mut at = Ino::ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let known = self.rooms.namespace.read(|tree| tree.child(at, name));
+            at = match self.rooms.vfs.refresh_name(at, name).await.map_err(asked)? {
+                Some(ino) => ino,
+                // Removed elsewhere: that is what was to be found out.
+                None if known.is_some() => return Ok(0),
+                None => return Err(ActionError::NotFound(format!("there is no {path} here or in the bucket"))),
+            };
+        }
+        if !self.rooms.namespace.read(|tree| tree.get(at).is_some_and(crate::namespace::Inode::is_dir)) {
+            return Ok(0);
+        }
+        let listed = self.rooms.vfs.refresh(at).await.map_err(asked)?;
+        Ok(u64::try_from(listed).unwrap_or(u64::MAX))
+    }
+
     async fn pending_below(&self, path: &str) -> Result<Pending, ActionError> {
         let ino = self.find(path).await?;
         let found = self.rooms.namespace.read(|tree| {
@@ -400,6 +419,10 @@ impl Actions for Daemon {
 
     fn odd_keys(&self) -> BoxFuture<'_, OddKeyList> {
         odd::keys(&self.rooms.namespace).boxed()
+    }
+
+    fn refresh(&self, path: Option<String>) -> BoxFuture<'_, Result<u64, ActionError>> {
+        async move { self.refresh_now(path.as_deref().unwrap_or_default()).await }.boxed()
     }
 
     fn outbox_retry(&self) -> BoxFuture<'_, Result<u64, ActionError>> {

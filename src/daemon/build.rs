@@ -318,6 +318,8 @@ impl Targets {
                 );
                 shown.storage_class = mapping.storage_class.clone();
                 shown.terms = mapping.terms.clone();
+                shown.conflict = mapping.conflict;
+                shown.exclusive = mapping.exclusive;
                 Arc::new(shown)
             })
             .collect()

@@ -43,6 +43,11 @@ fn send(notifier: &Notifier, order: &Invalidation) -> io::Result<()> {
         // From offset 0, length 0: all pages, and the attributes.
         Invalidation::Inode(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
         Invalidation::Entry(parent, name) => notifier.inval_entry(INodeNo(parent.0), OsStr::new(name)),
+        Invalidation::Told(told) => {
+            // Nobody waits any more.
+            let _gone = told.send(());
+            Ok(())
+        }
     }
 }
 

@@ -95,13 +95,14 @@ impl Namespace {
     fn need(&self, parent: Ino, name: &str) -> Result<Need> {
         let now = self.clock().monotonic();
         let ttl = self.attr_ttl();
-        let fresh = |at: Option<std::time::Duration>| at.is_some_and(|at| now < at + ttl);
+        let exclusive = self.read(|tree| tree.mapping_of(parent).is_some_and(|mapping| mapping.exclusive));
+        let fresh = |at: Option<std::time::Duration>| at.is_some_and(|at| exclusive || now < at + ttl);
         self.read(|tree| {
             let dir = tree.get(parent).ok_or(Error::NotFound)?;
             let state = dir.dir.as_ref().ok_or(Error::NotDirectory)?;
             let child = state.children().get(name).copied();
             if let Some(inode) = child.and_then(|ino| tree.get(ino)) {
-                if fresh(inode.checked) || fresh(inode.settled) || tree.is_top(inode.ino()) || inode.attempting {
+                if fresh(inode.checked) || tree.is_top(inode.ino()) || inode.attempting {
                     return Ok(Need::Answer(Lookup::Found(inode.ino())));
                 }
                 if tree.is_pending(inode.ino()) {
@@ -132,7 +133,9 @@ impl Namespace {
                 None => return Ok((true, true, true)),
                 Some(mapping) => !mapping.is_offline(),
             };
-            let fresh = !inode.row.linked || state.listed.is_some_and(|at| now < at + self.attr_ttl());
+            let exclusive = tree.mapping_of(dir).is_some_and(|mapping| mapping.exclusive);
+            let known = |at| exclusive || now < at + self.attr_ttl();
+            let fresh = !inode.row.linked || state.listed.is_some_and(known);
             Ok::<_, Error>((fresh, state.listed.is_some(), online))
         })?;
         if fresh || (listed && !online) {
@@ -159,7 +162,7 @@ impl Namespace {
 
     /// Lists a directory. With `first_page_only`, gives up and answers `false` when there is more
     /// than one page.
-    async fn list_dir(&self, dir: Ino, first_page_only: bool) -> Result<bool> {
+    pub(super) async fn list_dir(&self, dir: Ino, first_page_only: bool) -> Result<bool> {
         let gate = {
             let mut gates = self.inner.listing.lock().unwrap_or_else(PoisonError::into_inner);
             gates.retain(|_, gate| Arc::strong_count(gate) > 1);
@@ -241,6 +244,7 @@ impl Namespace {
 
     /// R7: an own object that a listing does not show is dropped only if a HEAD agrees.
     pub(super) async fn confirm(&self, ino: Ino) {
+        let began = self.clock().monotonic();
         let found = self.read(|tree| {
             let inode = tree.get(ino)?;
             let key = inode.row.remote.as_ref().map(|remote| remote.key.clone()).or_else(|| tree.key(ino))?;
@@ -249,7 +253,7 @@ impl Namespace {
         let Some((mapping, key)) = found else { return };
         match mapping.store.head(&key, HeadOptions::default()).await {
             Ok(meta) => {
-                self.take_version(ino, &meta);
+                self.take_version(ino, &meta, began);
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
                 let now = self.clock().now();
@@ -257,7 +261,8 @@ impl Namespace {
                     let Some(inode) = tree.get(ino) else { return Vec::new() };
                     let (dir, name) = (inode.row.parent, inode.row.name.clone());
                     let implicit = inode.is_dir() && !tree.is_empty(ino);
-                    if tree.holds_pending(ino) || implicit || tree.child(dir, &name) != Some(ino) {
+                    let later = inode.settled.is_some_and(|settled| settled >= began);
+                    if tree.holds_pending(ino) || later || implicit || tree.child(dir, &name) != Some(ino) {
                         return Vec::new();
                     }
                     tree.obsolete(dir, &name, now, ops)
@@ -269,9 +274,10 @@ impl Namespace {
         }
     }
 
-    /// Takes over what a HEAD says of an inode's key: nothing if it is the version that is known.
-    fn take_version(&self, ino: Ino, meta: &ObjectMeta) -> Option<Ino> {
-        let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
+    /// Takes over what a HEAD begun at `began` says of an inode's key: nothing if it is the version that
+    /// is known, or one of ours has come since.
+    fn take_version(&self, ino: Ino, meta: &ObjectMeta, began: std::time::Duration) -> Option<Ino> {
+        let moment = Moment { began, now: self.clock().now() };
         let ((current, replaced), commit) = self.update(Durability::Buffered, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return (None, Vec::new()) };
             if inode.row.remote.as_ref().is_some_and(|remote| remote.etag == meta.etag) {
@@ -279,7 +285,8 @@ impl Namespace {
                 return (Some(ino), Vec::new());
             }
             let (dir, name) = (inode.row.parent, inode.row.name.clone());
-            if tree.holds_pending(ino) || !tree.get(ino).is_some_and(|inode| inode.row.linked) {
+            let later = inode.settled.is_some_and(|settled| settled >= began);
+            if later || tree.holds_pending(ino) || !tree.get(ino).is_some_and(|inode| inode.row.linked) {
                 return (Some(ino), Vec::new());
             }
             let replaced = tree.obsolete(dir, &name, moment.now, ops);
@@ -338,7 +345,13 @@ impl Namespace {
         let (replaced, commit) = self.update(Durability::Buffered, |tree, ops| {
             let known = tree.child(parent, name);
             if let Some(ino) = known {
-                if tree.holds_pending(ino) || tree.overrides(ino, moment.began) {
+                // A HEAD does not lag as listings do (R7).
+                let inode = tree.get(ino);
+                let own = inode.is_some_and(|inode| match inode.is_dir() {
+                    true => tree.overrides(ino, moment.began),
+                    false => inode.settled.is_some_and(|settled| settled >= moment.began),
+                });
+                if tree.holds_pending(ino) || own {
                     return Vec::new();
                 }
                 let same = tree.get(ino).is_some_and(|inode| {

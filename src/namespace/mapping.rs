@@ -33,6 +33,18 @@ impl Defaults {
     }
 }
 
+/// What becomes of another host's version where something here waits for the bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Conflict {
+    /// It is copied to a name of its own, then ours goes to the name.
+    #[default]
+    KeepBoth,
+    /// Ours goes over it.
+    Ours,
+    /// It keeps the name; ours goes up under a name of its own.
+    Theirs,
+}
+
 /// A directory of the mount and what it shows.
 #[derive(Debug)]
 pub struct Mapping {
@@ -52,6 +64,10 @@ pub struct Mapping {
     pub storage_class: Option<String>,
     /// ACL, encryption and tags of what is written here.
     pub terms: Terms,
+    /// What becomes of another host's version where something here waits for the bucket.
+    pub conflict: Conflict,
+    /// Nobody else writes there: what was seen once is believed for good.
+    pub exclusive: bool,
     offline: AtomicBool,
 }
 
@@ -78,6 +94,8 @@ impl Mapping {
             defaults,
             storage_class: None,
             terms: Terms::default(),
+            conflict: Conflict::default(),
+            exclusive: false,
             offline: AtomicBool::new(false),
         }
     }

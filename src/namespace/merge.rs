@@ -51,7 +51,7 @@ pub(crate) struct Moment {
 /// What a merge could not decide by the listing alone.
 #[derive(Debug, Default)]
 pub(crate) struct Doubts {
-    /// Own objects that the listing does not show: HEAD them before they are dropped (R7).
+    /// Own objects that the listing does not show, or shows as others: HEAD them before they are dropped (R7).
     pub(crate) missing: Vec<Ino>,
     /// Names that we deleted lately, or of which we deleted something, and that the listing still
     /// shows: probe them before showing.
@@ -135,10 +135,12 @@ impl Tree {
             } else {
                 listed.files.contains_key(&name)
             };
-            if shown || self.holds_pending(ino) || self.overrides(ino, began) || self.is_top(ino) {
+            if shown || self.holds_pending(ino) || self.is_top(ino) {
                 continue;
             }
-            if self.get(ino).is_some_and(|inode| inode.persisted || inode.row.remote.is_some() && inode.is_dir()) {
+            if self.overrides(ino, began)
+                || self.get(ino).is_some_and(|inode| inode.persisted || inode.row.remote.is_some() && inode.is_dir())
+            {
                 doubts.missing.push(ino);
             } else {
                 replaced.extend(self.obsolete(dir, &name, moment.now, ops));
@@ -197,9 +199,14 @@ impl Tree {
                     if let Some(inode) = self.get_mut(ino) {
                         inode.checked = Some(moment.began);
                     }
-                } else if !self.holds_pending(ino) && !self.overrides(ino, moment.began) {
-                    replaced.extend(self.obsolete(dir, name, moment.now, ops));
-                    self.discover(dir, name, meta, known, moment);
+                } else if !self.holds_pending(ino) {
+                    if self.overrides(ino, moment.began) {
+                        // Older than our own version, or newer: a HEAD tells.
+                        doubts.missing.push(ino);
+                    } else {
+                        replaced.extend(self.obsolete(dir, name, moment.now, ops));
+                        self.discover(dir, name, meta, known, moment);
+                    }
                 }
             }
         }

@@ -23,6 +23,7 @@
 mod aside;
 mod attributes;
 mod change;
+mod conflict;
 mod defaults;
 mod error;
 mod escape;
@@ -34,18 +35,20 @@ mod mapping;
 mod merge;
 mod moves;
 mod odd;
+mod recheck;
 mod restore;
 mod sources;
 mod tree;
 mod xattrs;
 
 pub use change::{Renamed, Unlinked};
+pub use conflict::Kept;
 pub use error::{Error, Result};
 pub use headers::{FERRY_HEADER, MD5_HEADER, attributes_of, headers_for, xattr_room, xattrs_of};
 pub use held::Discarded;
 pub use inode::{DirState, Inode, Offered, Source};
 pub use listing::Lookup;
-pub use mapping::{Defaults, Mapping};
+pub use mapping::{Conflict, Defaults, Mapping};
 pub use merge::{Replaced, remote_of};
 pub use moves::Adopted;
 pub use odd::{OddKey, OddKeys};
@@ -177,7 +180,7 @@ impl Namespace {
         &self.inner.clock
     }
 
-    /// How long what the bucket said is believed.
+    /// How long what the bucket said is believed, at most.
     pub fn attr_ttl(&self) -> Duration {
         self.inner.options.attr_ttl
     }

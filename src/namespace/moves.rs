@@ -10,7 +10,7 @@ use crate::store::{ErrorKind, HeadOptions, ListOptions, ListPage, ObjectMeta};
 use crate::types::{Ino, Key, TargetId};
 
 use super::Namespace;
-use super::aside::{conflict_name, conflict_name_of};
+use super::aside::conflict_name;
 use super::error::{Error, Result};
 use super::inode::{Inode, Source};
 use super::listing::{HEADS, collect};
@@ -301,7 +301,7 @@ impl Tree {
         if self.child(dir, name).is_none() {
             return self.discover(dir, name, meta, known, moment);
         }
-        let other = conflict_name(name, meta);
+        let other = conflict_name(name, meta.last_modified, &meta.etag);
         if self.child(dir, &other).is_some() {
             return None;
         }
@@ -459,7 +459,7 @@ impl Tree {
         if !self.is_carried(ino) || self.child(dir, &name) != Some(ino) {
             return None;
         }
-        let other = conflict_name_of(&name, remote.last_modified, &remote.etag.0);
+        let other = conflict_name(&name, remote.last_modified, &remote.etag);
         self.rename((dir, &name), (dir, &other), now, ops).ok()?;
         if let Some(state) = self.get_mut(dir).and_then(|inode| inode.dir.as_mut()) {
             // The other host's object is to be seen under the name.

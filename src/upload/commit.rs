@@ -3,7 +3,7 @@
 use crate::cache::{Tag, TagState};
 use crate::failpoint;
 use crate::journal::{AttemptKind, AttemptRow, AttributeRow, Content, Durability, Op, Remote};
-use crate::namespace::remote_of;
+use crate::namespace::{Tree, remote_of};
 use crate::store::{self, ErrorKind, HeadOptions, Outcome};
 use crate::types::{Crc64, FileKind, Ino, TimeNs};
 
@@ -194,6 +194,9 @@ impl Uploader {
             Ok(meta) => {
                 self.drop_attempt(attempt).await?;
                 let remote = remote_of(&meta);
+                if self.meet_copy(attempt, &meta).await? {
+                    return Ok(StepError::Again);
+                }
                 if !self.is_ours(&meta) && self.adopt_marker(attempt, &remote).await? {
                     return Ok(StepError::Changed);
                 }
@@ -206,11 +209,14 @@ impl Uploader {
                     self.changed(attempt.ino);
                     return Ok(StepError::Changed);
                 }
-                // The next look expects this version (it is a conflict, logged there).
                 if !self.is_ours(&meta) {
-                    self.count(|counters| counters.conflicts += 1);
-                    tracing::warn!(key = %attempt.key, etag = %meta.etag, "conflict: another host made this object; ours replaces it");
+                    let wanted = |tree: &Tree| tree.key(attempt.ino).as_ref() == Some(&attempt.key);
+                    if !self.inner.namespace.read(wanted) {
+                        return Ok(StepError::Again);
+                    }
+                    self.meet(attempt.ino, &mapping, &meta).await?;
                 }
+                // The next look expects this version.
                 let wall = self.inner.namespace.clock().now();
                 let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
                     tree.owe_removal(attempt.target, &remote, attempt.ino, wall, ops);

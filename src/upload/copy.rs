@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::failpoint;
 use crate::journal::{AttemptKind, Content, Durability, Remote};
-use crate::namespace::{attributes_of, remote_of, xattrs_of};
+use crate::namespace::{Conflict, attributes_of, remote_of, xattrs_of};
 use crate::store::{CopyOptions, CopySource, ErrorKind, HeadOptions, ObjectMeta, Terms};
 use crate::types::FileKind;
 
 use super::Uploader;
 use super::commit::Sent;
 use super::error::{StepError, StepResult};
+use super::mover::of_namespace;
 use super::plan::{Expected, Job};
 use super::queue::Next;
 
@@ -24,8 +25,8 @@ impl Uploader {
         job.mapping.observe(&meta);
         let meta = match meta {
             Ok(meta) if meta.etag == source.etag => meta,
-            Ok(meta) => return self.source_changed(job, Some(remote_of(&meta))).await,
-            Err(error) if error.kind == ErrorKind::NotFound => return self.source_changed(job, None).await,
+            Ok(meta) => return self.source_changed(job, source, Some(meta)).await,
+            Err(error) if error.kind == ErrorKind::NotFound => return self.source_changed(job, source, None).await,
             Err(error) => return Err(StepError::Store(error)),
         };
         // What nobody has looked at here keeps the attributes that it has there (N3).
@@ -76,24 +77,57 @@ impl Uploader {
         self.commit(Sent { attempt: &attempt, remote, content: false }).await
     }
 
-    /// The version to copy is not there any more: another host's change. Content that is here goes
-    /// up; otherwise the other host's version is what the inode has now.
-    async fn source_changed(&self, job: &Job, found: Option<Remote>) -> StepResult<Next> {
+    /// The version to copy is not there any more: another host's change. Content that is here goes up. Of
+    /// what is not here, attributes go onto the other host's version, and a rename takes it along; but what
+    /// is newer than the rename belongs to the old name, and so does what was found in place of a version
+    /// that was to be kept.
+    async fn source_changed(&self, job: &Job, source: &Remote, found: Option<ObjectMeta>) -> StepResult<Next> {
+        self.abort_copies(job).await?;
+        let here = self
+            .inner
+            .namespace
+            .read(|tree| tree.get(job.ino).map(|inode| (inode.row.content, inode.row.ctime, tree.is_keeping(job.ino))));
+        let Some((content, changed, keeping)) = here else { return Err(StepError::Changed) };
+        let onto_itself = source.key == job.key;
+        let is_here = match content {
+            Content::Absent => !matches!(job.kind, FileKind::File | FileKind::Dir),
+            Content::Clean => true,
+            // Opened for writing meanwhile: what the program closes goes up, whatever stood there.
+            Content::Open | Content::Flushed | Content::Closed | Content::Torn => return Err(StepError::Changed),
+        };
+        if let Some(theirs) = found.as_ref().filter(|_| onto_itself) {
+            if job.mapping.conflict == Conflict::Theirs && job.kind != FileKind::Dir && !self.is_ours(theirs) {
+                self.count(|counters| counters.conflicts += 1);
+                tracing::warn!(path = job.path, "conflict: replaced elsewhere; its attributes of here are dropped");
+                self.inner.namespace.take_theirs(job.ino, theirs).await.map_err(of_namespace)?;
+                return Ok(Next::Done);
+            }
+            if is_here {
+                // The step that sends it meets the other host's version.
+                return self.send_instead(job).await;
+            }
+            self.count(|counters| counters.conflicts += 1);
+            tracing::warn!(
+                path = job.path,
+                "conflict: replaced elsewhere; its attributes of here go onto that version"
+            );
+            self.inner.namespace.rebase(job.ino, theirs).await.map_err(of_namespace)?;
+            return Ok(Next::After(std::time::Duration::ZERO));
+        }
         self.count(|counters| counters.conflicts += 1);
         tracing::warn!(
             path = job.path,
-            "conflict: the object was changed or removed elsewhere before it was moved here"
+            "conflict: the object was changed or removed elsewhere before it was copied here"
         );
-        self.abort_copies(job).await?;
-        let content = self.inner.namespace.read(|tree| tree.get(job.ino).map(|inode| inode.row.content));
-        match content {
-            Some(Content::Absent) if matches!(job.kind, FileKind::File | FileKind::Dir) => {}
-            Some(Content::Absent | Content::Clean) => return self.send_instead(job).await,
-            // Opened for writing meanwhile: what the program closes goes up, whatever stood there.
-            Some(Content::Open | Content::Flushed | Content::Closed | Content::Torn) | None => {
-                return Err(StepError::Changed);
-            }
+        if is_here {
+            return self.send_instead(job).await;
         }
+        let renamed = job.mapping.store.time(changed);
+        let found = found.filter(|found| {
+            let newer = found.last_modified.is_some_and(|modified| modified.sec() > renamed.sec());
+            !keeping && (!newer || job.kind == FileKind::Dir)
+        });
+        let found = found.as_ref().map(remote_of);
         // What is newer than the rename of its directory belongs to the old name (R5).
         let found = found.filter(|found| !self.inner.namespace.is_newer_than_moves(job.mapping.target, found));
         let mut marker = None;

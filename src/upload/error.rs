@@ -11,6 +11,8 @@ pub(super) enum StepError {
     Unknown(u64, crate::store::Error),
     /// The content changed under the step: its own change brings the next look.
     Changed,
+    /// What was planned cannot be done any more: plan again at once.
+    Again,
     /// Somebody may still write to the content (C4): ask again.
     Busy,
     /// The local file failed; to be repeated, and shown.

@@ -15,9 +15,11 @@
 //!    read; of an open file, only a version that somebody waits for, under the same condition.
 //! 6. (R5) Before a key under a renamed directory's old name is changed, what belongs to that directory
 //!    there is an inode with its row; a move never overwrites.
-//! 7. A failed step is repeated with backoff for as long as it takes, and shown until it succeeds.
+//! 7. Another host's version is never overwritten before it is kept, unless the mapping says so.
+//! 8. A failed step is repeated with backoff for as long as it takes, and shown until it succeeds.
 
 mod commit;
+mod conflict;
 mod copy;
 mod copy_parts;
 mod error;

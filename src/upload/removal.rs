@@ -94,8 +94,11 @@ impl Uploader {
         match found {
             Ok(meta) if meta.etag == row.etag || self.is_ours(&meta) => {}
             Ok(meta) => {
-                self.count(|counters| counters.removals_dropped += 1);
-                tracing::warn!(%key, meant = %row.etag, found = %meta.etag, "not deleted: another host's version stands there");
+                self.count(|counters| {
+                    counters.removals_dropped += 1;
+                    counters.conflicts += 1;
+                });
+                tracing::warn!(%key, meant = %row.etag, found = %meta.etag, "conflict: not deleted: another host's version stands there");
                 return self.settled(target, &key, false).await;
             }
             Err(error) if error.kind == ErrorKind::NotFound => return self.settled(target, &key, true).await,

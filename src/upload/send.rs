@@ -168,7 +168,7 @@ impl Uploader {
     }
 
     /// R4: what really stands at the key right now, compared with what is expected. Another host's
-    /// version is a conflict: counted, logged, and ours goes over it.
+    /// version is a conflict; see [`Uploader::meet`].
     pub(super) async fn expect(&self, job: &Job) -> StepResult<Expected> {
         let Expected::Version(etag) = &job.expected else { return Ok(Expected::Absent) };
         let found = job.mapping.store.head(&job.key, HeadOptions::default()).await;
@@ -176,12 +176,14 @@ impl Uploader {
         match found {
             Ok(meta) => {
                 if meta.etag != *etag && !self.is_ours(&meta) {
-                    self.conflict(job, &meta.etag);
+                    self.meet(job.ino, &job.mapping, &meta).await?;
                 }
                 Ok(Expected::Version(meta.etag))
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
-                tracing::info!(path = job.path, key = %job.key, "the version that ours replaces was removed elsewhere");
+                // Ours is made anew.
+                self.count(|counters| counters.conflicts += 1);
+                tracing::warn!(path = job.path, key = %job.key, "conflict: the version that ours replaces was removed elsewhere");
                 Ok(Expected::Absent)
             }
             Err(error) => Err(StepError::Store(error)),
@@ -194,11 +196,6 @@ impl Uploader {
             .metadata
             .get(crate::namespace::FERRY_HEADER)
             .is_some_and(|ferry| ferry.split('.').next() == Some(&self.inner.options.mount_uuid))
-    }
-
-    pub(super) fn conflict(&self, job: &Job, theirs: &crate::types::ETag) {
-        self.count(|counters| counters.conflicts += 1);
-        tracing::warn!(path = job.path, key = %job.key, etag = %theirs, "conflict: another host's version is replaced by ours");
     }
 
     /// The content is still what the mark says, and what was read of it is one version: nobody can

@@ -53,7 +53,8 @@ pub struct Counters {
     pub removals: u64,
     /// Removals dropped because another version stands there.
     pub removals_dropped: u64,
-    /// Versions of other hosts that were found where ours went.
+    /// Changes of other hosts to what was changed here: their versions found where ours went, or in place
+    /// of what was to be moved or removed, and removals of what was to be replaced.
     pub conflicts: u64,
     /// Bytes of content stored and verified.
     pub bytes: u64,

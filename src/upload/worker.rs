@@ -92,6 +92,7 @@ impl Uploader {
                 }
                 Ok(Next::Done)
             }
+            Err(StepError::Again) => Ok(Next::After(Duration::ZERO)),
             Err(StepError::Busy) => Ok(Next::After(BUSY_PAUSE)),
             Err(StepError::Unknown(attempt, error)) => {
                 let cause = Cause::Unsettled(attempt, Box::new(Cause::of(&error)));
@@ -186,7 +187,7 @@ impl Uploader {
             }
             Step::Send(..) | Step::Copy(..) if self.settle_there(&step).await? => Ok(Next::After(Duration::ZERO)),
             Step::Send(job, body) => self.send(job, body).await,
-            Step::Copy(job, remote) => self.copy(job, remote).await,
+            Step::Copy(job, remote) => self.copy_or_swap(job, remote).await,
             Step::Displace(job, remote) => self.copy(job, remote).await.map(|next| match next {
                 Next::Done => Next::After(Duration::ZERO),
                 other => other,

@@ -30,7 +30,7 @@ fn without_privileges(mode: u32) -> u32 {
 impl Vfs {
     /// stat of an inode as it is now.
     pub(super) fn stat(&self, ino: Ino) -> Result<Stat> {
-        let attr_ttl = self.inner.namespace.attr_ttl();
+        let attr_ttl = self.inner.namespace.attributes_ttl(ino);
         let mut stat = self.with_inode(ino, |inode| stat_of(inode, attr_ttl))?;
         if let Some(file) = self.inner.live.get(ino) {
             let live = disk::fstat(&file)?;
@@ -49,7 +49,7 @@ impl Vfs {
 
     pub(super) fn entry(&self, ino: Ino) -> Result<Entry> {
         let stat = self.stat(ino)?;
-        Ok(Entry { stat, ttl: self.inner.namespace.attr_ttl() })
+        Ok(Entry { stat, ttl: self.inner.namespace.name_ttl(ino) })
     }
 
     pub(super) async fn do_getattr(&self, ino: Ino) -> Result<Stat> {

@@ -32,6 +32,7 @@ mod partial;
 mod push;
 mod rebuild;
 mod recover;
+mod refresh;
 mod reply;
 mod session;
 mod space;
@@ -246,8 +247,7 @@ impl Vfs {
         self.inner.handles.len()
     }
 
-    /// Closes since the start that turned out to be none, because the handle lived on in another
-    /// process or descriptor, or its writer had been killed; each is in the journal.
+    /// Closes since the start that were none: the handle lived on elsewhere, or its writer had been killed.
     pub fn marks_taken_back(&self) -> u64 {
         self.inner.marks_taken_back.load(Ordering::Relaxed)
     }
@@ -288,7 +288,7 @@ impl Vfs {
 
     /// Invalidations that the fuse room must send to the kernel from a thread of its own.
     /// Can be taken once.
-    pub fn take_invalidations(&self) -> Option<tokio::sync::mpsc::UnboundedReceiver<Invalidation>> {
+    pub fn take_invalidations(&self) -> Option<UnboundedReceiver<Invalidation>> {
         self.inner.invalidated.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

@@ -147,6 +147,8 @@ pub enum Invalidation {
     Inode(Ino),
     /// A name in a directory.
     Entry(Ino, String),
+    /// Nothing: whoever listens hears that what was ordered before has been sent.
+    Told(tokio::sync::mpsc::UnboundedSender<()>),
 }
 
 /// Registers backing files with the kernel (FUSE_DEV_IOC_BACKING_OPEN and _CLOSE).

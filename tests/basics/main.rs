@@ -8,6 +8,7 @@ mod attributes;
 mod content;
 mod exchange;
 mod handles;
+mod hosts;
 mod kinds;
 mod names;
 mod odd_keys;

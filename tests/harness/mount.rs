@@ -42,6 +42,8 @@ pub struct Options {
     pub write_back: String,
     /// More lines of `[mount]`.
     pub mount: String,
+    /// More lines of each `[[mapping]]`.
+    pub mapping: String,
     /// More lines of each `[mapping.sync]`.
     pub sync: String,
     /// More tables.
@@ -59,6 +61,7 @@ impl Default for Options {
             mappings: vec![("/", PREFIX)],
             write_back: String::new(),
             mount: String::new(),
+            mapping: String::new(),
             sync: String::new(),
             extra: String::new(),
         }
@@ -73,12 +76,13 @@ impl Options {
                 text,
                 "[[mapping]]\npath = {path:?}\nurl = \"cos://{BUCKET}/{prefix}\"\nregion = \"ap-guangzhou\"\n\
                  endpoint = \"{store}\"\naddressing = \"path\"\nsecret_id = \"{SECRET_ID}\"\n\
-                 secret_key = \"{secret_key}\"\n[mapping.sync]\nurl = \"{oms}\"\naccess_key = \"{ACCESS_KEY}\"\n\
+                 secret_key = \"{secret_key}\"\n{mapping}\n[mapping.sync]\nurl = \"{oms}\"\naccess_key = \"{ACCESS_KEY}\"\n\
                  secret_key = \"{access_secret}\"\nrecord = \"cos://{LOGS}/\"\n{sync}",
                 secret_key = cloud.secret_key(),
                 access_secret = cloud.access_secret(),
                 store = cloud.store_url(),
                 oms = cloud.oms_url(),
+                mapping = self.mapping,
                 sync = self.sync,
             )
             .unwrap();

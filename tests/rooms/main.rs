@@ -1,5 +1,6 @@
 //! The rooms of a mount in orders of events that a kernel and a network give only by chance.
 
+mod conflicts;
 mod copies;
 mod moves;
 mod upload;

@@ -31,6 +31,51 @@ async fn another_hosts_change_is_seen_at_the_next_open_whoever_reads_the_old_ver
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_kernel_believes_a_name_no_longer_than_what_is_left_of_the_ttl() {
+    let ttl = Duration::from_secs(600);
+    let world = World::with_objects(Options { attr_ttl: ttl, ..Options::default() }, &[("f", b"one")]).await;
+    let left = async |world: &World| world.rooms.vfs.lookup(ROOT, "f".as_ref(), CALLER).await.unwrap().ttl;
+    let asked = Instant::now();
+    let first = left(&world).await;
+    assert!(first <= ttl && first >= ttl - asked.elapsed(), "{first:?}");
+    world.until("time passes", |_| asked.elapsed() > Duration::from_millis(50)).await;
+    let later = left(&world).await;
+    assert!(later <= first - Duration::from_millis(20), "{first:?} {later:?}");
+    assert_eq!(world.emulator.requests().iter().filter(|one| one.method == "GET").count(), 1, "one listing for both");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_hosts_change_right_after_our_own_is_seen() {
+    let options = Options { attr_ttl: Duration::from_millis(50), ..Options::default() };
+    let world = World::new(options).await;
+    for (name, gone) in [("f", false), ("g", true)] {
+        world.rooms.write(ROOT, name, b"ours").await;
+        world.settled().await;
+        let key = format!("{PREFIX}{name}");
+        if gone {
+            world.emulator.delete_object(BUCKET, &key).unwrap();
+        } else {
+            world.emulator.put_object(BUCKET, &key, b"theirs").unwrap();
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let seen = match world.rooms.lookup(ROOT, name).await {
+                Some(_) if gone => false,
+                Some(_) => world.rooms.read(ROOT, name).await == b"theirs",
+                None => gone,
+            };
+            if seen {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{name}: the change is never seen");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_below_which_a_removal_is_owed_is_shown_after_a_restart() {
     let objects: &[(&str, &[u8])] = &[("d/x", b"x"), ("d/y", b"y"), ("e/f/only", b"z")];
     let world = World::with_objects(Options::default(), objects).await;

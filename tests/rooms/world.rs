@@ -13,7 +13,7 @@ use ferryfs::disk;
 use ferryfs::download::Downloader;
 use ferryfs::emulator::{Action, Emulator, Fault, Match};
 use ferryfs::journal::{Journal, TargetKind};
-use ferryfs::namespace::{Defaults, Mapping, Namespace};
+use ferryfs::namespace::{Conflict, Defaults, Mapping, Namespace};
 use ferryfs::outbox::Outbox;
 use ferryfs::store::{Addressing, CosOptions, Credentials, ObjectStore, Terms, cos};
 use ferryfs::task::{Guardian, Shutdown};
@@ -41,6 +41,7 @@ pub struct Options {
     /// Of what is written.
     pub terms: Terms,
     pub move_quiet: Duration,
+    pub conflict: Conflict,
 }
 
 impl Default for Options {
@@ -55,6 +56,7 @@ impl Default for Options {
             copy_in_one: u64::MAX,
             terms: Terms::default(),
             move_quiet: Duration::from_secs(60),
+            conflict: Conflict::default(),
         }
     }
 }
@@ -192,6 +194,7 @@ impl Rooms {
         let defaults = Defaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
         let mut mapping = Mapping::new(target, String::new(), PREFIX.to_owned(), store, None, defaults);
         mapping.terms = options.terms.clone();
+        mapping.conflict = options.conflict;
         let names = ferryfs::namespace::Options { attr_ttl: options.attr_ttl };
         let (namespace, replaced) =
             Namespace::open(journal.clone(), clock.clone(), names, vec![Arc::new(mapping)], &snapshot).unwrap();

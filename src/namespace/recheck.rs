@@ -1,0 +1,110 @@
+//! How long answers may be believed, and asking the bucket again on demand.
+
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+
+use crate::types::Ino;
+
+use super::Namespace;
+use super::error::{Error, Result};
+use super::listing::HEADS;
+
+/// How long the kernel believes names and attributes of a mapping that nobody else writes to.
+const EXCLUSIVE_TTL: Duration = Duration::from_secs(3600);
+
+impl Namespace {
+    /// How long the kernel may believe that the name of an inode means it: what is left of `attr_ttl`
+    /// since the bucket was asked, so that nothing is believed for longer than that.
+    pub fn name_ttl(&self, ino: Ino) -> Duration {
+        let ttl = self.attr_ttl();
+        let now = self.clock().monotonic();
+        self.read(|tree| {
+            let Some(inode) = tree.get(ino) else { return Duration::ZERO };
+            if tree.mapping_of(ino).is_some_and(|mapping| mapping.exclusive) {
+                return EXCLUSIVE_TTL;
+            }
+            if tree.is_top(ino) || tree.is_pending(ino) || inode.attempting {
+                return ttl;
+            }
+            let listed = tree.get(inode.row.parent).and_then(|dir| dir.dir.as_ref()).and_then(|state| state.listed);
+            match inode.checked.max(listed) {
+                // Offline, or asked for under another name: the next look asks.
+                None => Duration::ZERO,
+                Some(at) => (at + ttl).saturating_sub(now).min(ttl),
+            }
+        })
+    }
+
+    /// The longest time that the kernel may believe attributes of an inode.
+    pub fn attributes_ttl(&self, ino: Ino) -> Duration {
+        let exclusive = self.read(|tree| tree.mapping_of(ino).is_some_and(|mapping| mapping.exclusive));
+        if exclusive { EXCLUSIVE_TTL } else { self.attr_ttl() }
+    }
+
+    /// Asks the bucket, whatever is believed, for one name. What it means now.
+    ///
+    /// # Errors
+    /// The store failed or is offline.
+    pub async fn recheck_name(&self, parent: Ino, name: &str) -> Result<Option<Ino>> {
+        let real = self.read(|tree| tree.mapping_of(parent).map(|mapping| mapping.is_offline()));
+        match real {
+            // The mount's own directory of several mappings.
+            None => {}
+            Some(true) => {
+                let name = |tree: &super::Tree| tree.mapping_of(parent).map(|m| m.store.name().to_owned());
+                return Err(Error::Offline(self.read(name).unwrap_or_default()));
+            }
+            Some(false) => self.probe(parent, name).await?,
+        }
+        Ok(self.read(|tree| tree.child(parent, name)))
+    }
+
+    /// Asks the bucket, whatever is believed, for the entries of a directory and of all below it that are
+    /// known here. How many directories were listed.
+    ///
+    /// # Errors
+    /// The first one that could not be asked; the others were, all the same.
+    pub async fn recheck_below(&self, top: Ino) -> Result<usize> {
+        let dirs: Vec<Ino> = self.touch(|tree| {
+            let below = tree.below(top);
+            let known = |ino: &Ino| {
+                let listed =
+                    tree.get(*ino).and_then(|inode| inode.dir.as_ref()).is_some_and(|dir| dir.listed.is_some());
+                (listed || *ino == top) && tree.mapping_of(*ino).is_some()
+            };
+            let dirs: Vec<Ino> = [top]
+                .into_iter()
+                .chain(below)
+                .filter(|ino| tree.get(*ino).is_some_and(super::Inode::is_dir))
+                .filter(known)
+                .collect();
+            for dir in &dirs {
+                let children: Vec<Ino> = tree.children(*dir).into_iter().flatten().map(|(_, ino)| *ino).collect();
+                for ino in children {
+                    if let Some(inode) = tree.get_mut(ino) {
+                        inode.checked = None;
+                    }
+                }
+                if let Some(state) = tree.get_mut(*dir).and_then(|inode| inode.dir.as_mut()) {
+                    state.listed = None;
+                }
+            }
+            dirs
+        });
+        let count = dirs.len();
+        let listed = stream::iter(dirs).map(|dir| async move {
+            match self.list_dir(dir, false).await {
+                // It went away meanwhile, with its parent's listing.
+                Err(Error::NotFound) => Ok(()),
+                other => other.map(|_| ()),
+            }
+        });
+        let mut failed = Ok(());
+        let mut ended = listed.buffer_unordered(HEADS);
+        while let Some(one) = ended.next().await {
+            failed = failed.and(one);
+        }
+        failed.map(|()| count)
+    }
+}
