@@ -281,7 +281,7 @@ impl Namespace {
         let ((current, replaced), commit) = self.update(Durability::Buffered, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return (None, Vec::new()) };
             if inode.row.remote.as_ref().is_some_and(|remote| remote.etag == meta.etag) {
-                inode.checked = Some(moment.began);
+                tree.seen_again(ino, meta, moment);
                 return (Some(ino), Vec::new());
             }
             let (dir, name) = (inode.row.parent, inode.row.name.clone());
@@ -362,8 +362,13 @@ impl Namespace {
                     !is_dir && etag.is_some() && etag == object.as_ref().map(|meta| &meta.etag)
                 });
                 if same {
-                    if let Some(inode) = tree.get_mut(ino) {
-                        inode.checked = Some(moment.began);
+                    match &object {
+                        Some(meta) if !is_dir => tree.seen_again(ino, meta, moment),
+                        _ => {
+                            if let Some(inode) = tree.get_mut(ino) {
+                                inode.checked = Some(moment.began);
+                            }
+                        }
                     }
                     return Vec::new();
                 }

@@ -114,6 +114,18 @@ impl Tree {
         if let Some(marker) = &listed.marker {
             let unknown = self.get(dir).is_some_and(|inode| inode.row.remote.is_none() && !self.is_top(dir));
             let target = self.get(dir).map(|inode| inode.row.target);
+            let same = self
+                .get(dir)
+                .and_then(|inode| inode.row.remote.as_ref())
+                .is_some_and(|remote| remote.key == marker.key && remote.etag == marker.etag);
+            if same {
+                let checked = self.get(dir).and_then(|inode| inode.checked);
+                self.seen_again(dir, marker, moment);
+                // Whether the name still means it, its parent tells.
+                if let Some(inode) = self.get_mut(dir) {
+                    inode.checked = checked;
+                }
+            }
             let elsewhere = target.is_some_and(|target| self.is_elsewhere(target, marker));
             if unknown && !elsewhere && !self.is_leaving_at(dir, &marker.key) {
                 self.set_remote(dir, Some(remote_of(marker)));
@@ -196,9 +208,7 @@ impl Tree {
                     !inode.is_dir() && inode.row.remote.as_ref().is_some_and(|remote| remote.etag == meta.etag)
                 });
                 if same {
-                    if let Some(inode) = self.get_mut(ino) {
-                        inode.checked = Some(moment.began);
-                    }
+                    self.seen_again(ino, meta, moment);
                 } else if !self.holds_pending(ino) {
                     if self.overrides(ino, moment.began) {
                         // Older than our own version, or newer: a HEAD tells.

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 
-use crate::types::Ino;
+use crate::store::ObjectMeta;
+use crate::types::{Ino, TimeNs};
 
 use super::Namespace;
 use super::error::{Error, Result};
 use super::listing::HEADS;
+use super::merge::Moment;
+use super::tree::Tree;
 
 /// How long the kernel believes names and attributes of a mapping that nobody else writes to.
 const EXCLUSIVE_TTL: Duration = Duration::from_secs(3600);
@@ -52,7 +55,7 @@ impl Namespace {
             // The mount's own directory of several mappings.
             None => {}
             Some(true) => {
-                let name = |tree: &super::Tree| tree.mapping_of(parent).map(|m| m.store.name().to_owned());
+                let name = |tree: &Tree| tree.mapping_of(parent).map(|m| m.store.name().to_owned());
                 return Err(Error::Offline(self.read(name).unwrap_or_default()));
             }
             Some(false) => self.probe(parent, name).await?,
@@ -106,5 +109,38 @@ impl Namespace {
             failed = failed.and(one);
         }
         failed.map(|()| count)
+    }
+}
+
+impl Tree {
+    /// The bucket shows the version that is known. Copied onto itself by another host, as for other
+    /// attributes, it keeps its ETag and only its time tells: the attributes are then asked for anew. (What
+    /// happens within the second in which our own version settled, does not show.)
+    pub(crate) fn seen_again(&mut self, ino: Ino, meta: &ObjectMeta, moment: Moment) {
+        let pending = self.is_pending(ino);
+        let store = self.mapping_of(ino).map(|mapping| mapping.store.clone());
+        let Some(inode) = self.get_mut(ino) else { return };
+        inode.checked = Some(moment.began);
+        let settled = inode.settled;
+        let (Some(remote), Some(modified), Some(store)) = (inode.row.remote.as_mut(), meta.last_modified, store) else {
+            return;
+        };
+        if pending || inode.attempting {
+            return;
+        }
+        let newer = match (remote.last_modified, settled) {
+            (Some(known), _) => known.sec() != modified.sec(),
+            // Our own version, of which nobody has told the time.
+            (None, Some(settled)) => {
+                let ago = i64::try_from(moment.began.saturating_sub(settled).as_nanos()).unwrap_or(i64::MAX);
+                modified.sec() > store.time(TimeNs(moment.now.0.saturating_sub(ago))).sec()
+            }
+            // It may have been changed since the last start.
+            (None, None) => true,
+        };
+        remote.last_modified = Some(modified);
+        if newer {
+            inode.row.attrs_known = false;
+        }
     }
 }

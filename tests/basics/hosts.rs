@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::inotify;
 
@@ -51,6 +51,10 @@ fn what_another_host_does_is_seen_within_attr_ttl() {
                 fs::write(ours.path(name), "ours").unwrap();
             }
             ours.wait_all();
+            // The store's times are whole seconds.
+            let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            let made = second();
+            until("the next second", || second() > made);
             soon("all that was made there", || names(theirs.dir()).len() == 6);
             assert!(!ours.path("new").exists() && !ours.path("new dir").exists());
             assert_eq!(names(&ours.path("dir")), ["inner"]);
