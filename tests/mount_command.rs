@@ -290,6 +290,28 @@ fn mount_8_and_fstab_mount_and_know_what_is_mounted() {
     stage.holds("data/fstab", b"fstab\n");
 }
 
+/// A daemon's locks are the last that it gives back: on a busy machine a moment after all else of it is gone.
+#[test]
+fn a_mount_waits_for_locks_that_are_being_given_back() {
+    let stage = Stage::new();
+    stage.ferryfs(&["mount", "--config", "demo.toml"]).is(0, "");
+    stage.ferryfs(&["umount", "mnt"]).is(0, "");
+    let lock = disk::DirLock::acquire(&stage.mount.state_dir()).unwrap();
+    std::thread::scope(|scope| {
+        let mounting = scope.spawn(|| stage.ferryfs(&["mount", "--config", "demo.toml"]));
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!mounting.is_finished(), "refused");
+        drop(lock);
+        mounting.join().unwrap().is(0, "");
+    });
+    // One that serves another directory is not waited for.
+    fs::create_dir(stage.mount.outside("mnt2")).unwrap();
+    let begun = Instant::now();
+    stage.ferryfs(&["mount", "--config", "demo.toml", "mnt2"]).is(1, "another ferryfs uses");
+    assert!(begun.elapsed() < Duration::from_secs(4));
+    stage.ferryfs(&["umount", "mnt"]).is(0, "");
+}
+
 #[test]
 fn the_demo_passes() {
     let stage = Stage::new();

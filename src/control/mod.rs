@@ -23,7 +23,7 @@ mod tests;
 
 pub use client::Client;
 pub use error::{ActionError, Error, Result};
-pub use registry::{Address, Registration, find, forget, mount_path, register};
+pub use registry::{Address, Registration, find, forget, mount_path, of_process, register};
 pub use server::Server;
 pub use status::{
     BucketVersion, CacheStatus, Counters, HeldEntry, InFlight, MappingStatus, MoveStatus, OddKeyEntry, OddKeyList,

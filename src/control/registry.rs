@@ -158,6 +158,18 @@ fn find_in(directories: &[PathBuf], mount: &Path) -> Option<Address> {
         .filter(|address| address.mount == mount)
 }
 
+/// What a process serves, as far as it has told: nothing before its mount answers, and nothing once it is
+/// about to end.
+pub fn of_process(pid: u32) -> Vec<Address> {
+    of_process_in(&directories(), pid)
+}
+
+fn of_process_in(directories: &[PathBuf], pid: u32) -> Vec<Address> {
+    let trusted = directories.iter().filter(|dir| is_trusted(dir));
+    let entries = trusted.filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+    entries.filter_map(|entry| read(&entry.path())).filter(|address| address.pid == pid).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -188,6 +200,8 @@ mod tests {
         let registration = register_in(&good, mount, Path::new("/s")).unwrap();
         assert_eq!(find_in(&good, mount).unwrap().socket, Path::new("/s"));
         assert_eq!(find_in(&good, Path::new("/mnt/b")), None);
+        assert_eq!(of_process_in(&good, std::process::id()).len(), 1);
+        assert_eq!(of_process_in(&good, 1), []);
         drop(registration);
         assert_eq!(find_in(&good, mount), None);
     }

@@ -52,6 +52,9 @@ use signals::{Signals, Told};
 const DRAIN_LIMIT: Duration = Duration::from_secs(600);
 /// How long a new mount waits for the drain of the one before it: less than systemd gives a mount (90 s).
 const HANDOVER_LIMIT: Duration = Duration::from_secs(60);
+/// How long it waits for a process that holds the locks and serves nothing that is known: as long as the
+/// thread between a daemon's last two steps may be kept from running.
+const NAMELESS_LIMIT: Duration = Duration::from_secs(5);
 /// How often it looks.
 const HANDOVER_LOOK: Duration = Duration::from_millis(20);
 /// How long the rooms may take to stop, once the mount is gone.
@@ -122,29 +125,40 @@ fn serve(config: &Config, dir: &Path, ready: Box<dyn FnOnce() + Send>, runtime: 
 /// J6. What umount(8) left of an earlier mount on `dir` still uploads: it is waited for.
 fn lock(config: &Config, dir: &Path) -> Result<Vec<DirLock>, Error> {
     let begun = Instant::now();
-    let mut waiting = false;
+    let mut nameless = None;
+    let mut told = false;
     loop {
         let refused = match build::lock(config) {
             Ok(locks) => return Ok(locks),
             Err(error) => error,
         };
-        let is_leaving = is_leaving(dir)?;
-        // The locks are the last that a daemon gives back, after its entry: one more look.
-        if !(is_leaving || waiting) || begun.elapsed() >= HANDOVER_LIMIT {
+        let mut holders = [&config.state.dir, &config.cache.dir].into_iter().filter_map(|dir| DirLock::holder(dir));
+        let holder = holders.find(|pid| *pid != std::process::id());
+        let waits = match holder.map(control::of_process).unwrap_or_default().as_slice() {
+            // It has not told yet what it serves, or ends: its locks are the last that a daemon gives back,
+            // after its entry. Either takes a moment, which may be long on a busy machine.
+            [] => nameless.get_or_insert_with(Instant::now).elapsed() < NAMELESS_LIMIT,
+            serves => {
+                nameless = None;
+                let is_leaving = serves.iter().any(|there| there.mount == dir) && !is_mounted(dir)?;
+                if is_leaving && !told {
+                    told = true;
+                    tracing::info!(%refused, "it was unmounted and uploads what is left: waiting for its end");
+                }
+                is_leaving
+            }
+        };
+        if !waits || begun.elapsed() >= HANDOVER_LIMIT {
             return Err(refused);
         }
-        if is_leaving && !waiting {
-            tracing::info!(%refused, "it was unmounted and uploads what is left: waiting for its end");
-        }
-        waiting = is_leaving;
         std::thread::sleep(HANDOVER_LOOK);
     }
 }
 
-/// Whether a daemon of `dir` runs whose mount is gone.
-fn is_leaving(dir: &Path) -> Result<bool, Error> {
+/// Whether a mount of ours is on `dir`.
+fn is_mounted(dir: &Path) -> Result<bool, Error> {
     let mounted = disk::mount_info(dir).map_err(Error::io("look at the mount directory"))?;
-    Ok(mounted.is_none_or(|there| there.fstype != fuse::FSTYPE) && control::find(dir).is_some())
+    Ok(mounted.is_some_and(|there| there.fstype == fuse::FSTYPE))
 }
 
 fn mount(config: &Config, dir: &Path, rooms: &Rooms, runtime: &Runtime) -> Result<Mounted, Error> {

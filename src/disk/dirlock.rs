@@ -41,6 +41,12 @@ impl DirLock {
         Ok(lock)
     }
 
+    /// The process that holds the lock of a directory, or held it last, as its file tells. A lock that was
+    /// taken a moment ago may still tell of the holder before.
+    pub fn holder(dir: &Path) -> Option<u32> {
+        std::fs::read_to_string(dir.join(FILE_NAME)).ok()?.trim().parse().ok()
+    }
+
     /// Writes this process's pid into the file: to be repeated after a fork, whose child keeps the
     /// lock but has another pid.
     ///
@@ -74,6 +80,7 @@ mod tests {
         let error = DirLock::acquire(dir.path()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+        assert_eq!(DirLock::holder(dir.path()), Some(std::process::id()));
         drop(lock);
         // A child that another test is starting has a copy of the descriptor until its exec.
         let begun = std::time::Instant::now();
