@@ -76,10 +76,11 @@ impl Tree {
         self.get(ino).and_then(|inode| inode.settled).is_some_and(|settled| began < settled + OWN_OVERRIDES)
     }
 
-    /// The key is an own version on its way out: owed for removal, or waiting to be copied to
-    /// another name.
+    /// The key is an own version on its way out: owed for removal, waiting to be copied to another name, or
+    /// being sent for an inode that was removed or renamed meanwhile (R2).
     pub(crate) fn is_leaving(&self, target: TargetId, key: &Key) -> bool {
         self.removals.contains_key(&(target, key.clone()))
+            || self.is_sent_in_vain(target, key)
             || self
                 .at_remote(target, key)
                 .iter()
@@ -269,6 +270,7 @@ impl Tree {
     pub(crate) fn leaving_below(&self, target: TargetId, prefix: &str) -> usize {
         below_prefix(&self.removals, target, prefix).count()
             + below_prefix(&self.deleted, target, prefix).count()
+            + below_prefix(&self.attempted, target, prefix).filter(|(key, _)| self.is_sent_in_vain(target, key)).count()
             + below_prefix(&self.by_remote, target, prefix)
                 .filter(|(key, inos)| inos.iter().any(|ino| self.key(*ino).as_ref() != Some(key)))
                 .count()

@@ -6,7 +6,7 @@ use crate::store::ObjectMeta;
 use crate::types::{Ino, Key, TargetId, TimeNs};
 
 use super::inode::Source;
-use super::tree::Tree;
+use super::tree::{Sending, Tree};
 
 /// The store's times are whole seconds.
 const SECOND_NS: i64 = 1_000_000_000;
@@ -190,9 +190,9 @@ impl Tree {
                 Op::PutAttempt(attempt) => self.note_attempt(attempt),
                 Op::DeleteAttempt(attempt) => {
                     let Some(slot) = self.attempts.remove(attempt) else { continue };
-                    if let Some(count) = self.attempted.get_mut(&slot) {
-                        *count = count.saturating_sub(1);
-                        if *count == 0 {
+                    if let Some(there) = self.attempted.get_mut(&slot) {
+                        there.retain(|sending| sending.attempt != *attempt);
+                        if there.is_empty() {
                             self.attempted.remove(&slot);
                         }
                     }
@@ -206,8 +206,33 @@ impl Tree {
         let slot = (attempt.target, attempt.key.clone());
         // Its row is written anew when more is known of it.
         if self.attempts.insert(attempt.attempt, slot.clone()).is_none() {
-            *self.attempted.entry(slot).or_default() += 1;
+            let sending = Sending { attempt: attempt.attempt, ino: attempt.ino, late: false };
+            self.attempted.entry(slot).or_default().push(sending);
         }
+    }
+
+    /// An attempt did not arrive, but may still (R1).
+    pub fn note_late(&mut self, attempt: u64) {
+        let there = self.attempts.get(&attempt).and_then(|slot| self.attempted.get_mut(slot));
+        for sending in there.into_iter().flatten().filter(|sending| sending.attempt == attempt) {
+            sending.late = true;
+        }
+    }
+
+    /// A request for the inode is under way, or its outcome is not known.
+    pub fn is_sent_for(&self, ino: Ino) -> bool {
+        let mut sending = self.attempted.values().flatten();
+        self.get(ino).is_some_and(|inode| inode.attempting) || sending.any(|one| one.ino == ino && !one.late)
+    }
+
+    /// What is being sent there will be a removal owed (R2): its inode has lost its name, or has another.
+    pub(crate) fn is_sent_in_vain(&self, target: TargetId, key: &Key) -> bool {
+        let there = self.attempted.get(&(target, key.clone()));
+        there.into_iter().flatten().any(|sending| {
+            let linked = self.get(sending.ino).is_some_and(|inode| inode.row.linked);
+            let is_wanted = linked && self.key(sending.ino).as_ref() == Some(key);
+            !sending.late && !is_wanted
+        })
     }
 
     /// The object is the version of an inode that wants this very key, or may be that of an attempt

@@ -27,11 +27,20 @@ pub struct Tree {
     pub(crate) claims: BTreeMap<(TargetId, String), Vec<(TimeNs, Ino)>>,
     /// Keys that an attempt may have changed whose end is not recorded yet: what stands there is ours.
     pub(crate) attempts: HashMap<u64, (TargetId, Key)>,
-    pub(crate) attempted: HashMap<(TargetId, Key), u32>,
+    pub(crate) attempted: BTreeMap<(TargetId, Key), Vec<Sending>>,
     pub(crate) mappings: Vec<Arc<Mapping>>,
     /// Top directory of each mapping.
     tops: HashMap<TargetId, Ino>,
     numbers: Numbers,
+}
+
+/// An attempt whose end is not recorded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending {
+    pub(crate) attempt: u64,
+    pub(crate) ino: Ino,
+    /// It did not arrive, but may still (R1): what stands at its key meanwhile is another host's.
+    pub(crate) late: bool,
 }
 
 /// The entries of an index that lie below a prefix.
@@ -70,7 +79,7 @@ impl Tree {
             deleted: BTreeMap::new(),
             claims: BTreeMap::new(),
             attempts: HashMap::new(),
-            attempted: HashMap::new(),
+            attempted: BTreeMap::new(),
             mappings,
             tops: HashMap::new(),
             numbers: Numbers::new(journal, Counter::Ino),

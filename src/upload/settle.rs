@@ -176,6 +176,8 @@ impl Uploader {
             let parked = |one: &&AttemptRow| one.attempt != attempt.attempt && book.parked.contains_key(&one.attempt);
             book.attempts.values().filter(same).filter(parked).cloned().collect()
         };
+        // What stands at its key is another host's unless it comes late.
+        self.inner.namespace.touch(|tree| tree.note_late(attempt.attempt));
         // Its last look is theirs too.
         for attempt in earlier {
             self.drop_attempt(&attempt).await?;

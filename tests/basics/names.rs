@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use ferryfs::emulator::{Action, Fault, Match};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::both;
-use super::harness::{errno, names, pattern};
+use super::harness::{BUCKET, Cloud, Mount, Options, errno, names, pattern, until};
 
 #[test]
 fn a_rename_moves_the_object_whether_it_was_there_yet_or_not() {
@@ -173,6 +174,44 @@ fn directories_are_markers_or_prefixes() {
             assert_eq!(cloud.keys(), [] as [&str; 0]);
         },
     );
+}
+
+/// The marker, or file, arrives between the looks at its directory and at the one above; that it did is not
+/// known yet when that one goes.
+#[test]
+fn what_is_still_on_its_way_keeps_no_directory() {
+    let cloud = Cloud::start();
+    let mount = Mount::new(&cloud, Options { attr_ttl: "100ms", ..Options::default() });
+    for (name, key) in [("marked", "data/marked/b/"), ("filled", "data/filled/b")] {
+        let is_dir = key.ends_with('/');
+        fs::create_dir(mount.path(name)).unwrap();
+        mount.wait_all();
+        let object = |method: &str| Match {
+            method: Some(method.to_owned()),
+            bucket: Some(BUCKET.to_owned()),
+            key: Some(key.to_owned()),
+            sub_resource: Some("object".to_owned()),
+        };
+        let late = Fault { apply_after_ms: Some(1_000), ..Fault::new(object("PUT"), Action::ApplyThenCut) };
+        cloud.emulator().add_fault(late);
+        cloud.emulator().add_fault(Fault { count: 4, ..Fault::new(object("HEAD"), Action::Delay(2_500)) });
+        let child = mount.path(name).join("b");
+        if is_dir {
+            fs::create_dir(&child).unwrap();
+        } else {
+            fs::write(&child, "removed").unwrap();
+        }
+        until("it is on its way", || cloud.emulator().faults().iter().all(|fault| fault.matching != object("PUT")));
+        if is_dir {
+            fs::remove_dir(&child).unwrap()
+        } else {
+            fs::remove_file(&child).unwrap()
+        }
+        until("it has arrived", || cloud.keys().contains(&key.to_owned()));
+        fs::remove_dir(mount.path(name)).unwrap();
+        cloud.emulator().clear_faults();
+        until("what arrived in vain is deleted", || cloud.keys().is_empty());
+    }
 }
 
 #[test]
