@@ -122,9 +122,11 @@ pub(super) fn refusal(error: HeldError) -> ActionError {
     let message = error.to_string();
     match error {
         HeldError::Gone => ActionError::NotFound(message),
-        HeldError::Writable | HeldError::Incomplete | HeldError::NoDirectory | HeldError::Taken => {
-            ActionError::Busy(message)
-        }
+        HeldError::Writable
+        | HeldError::Incomplete
+        | HeldError::NoDirectory
+        | HeldError::Taken
+        | HeldError::Uploading => ActionError::Busy(message),
         HeldError::Failed(_) => ActionError::Failed(message),
     }
 }

@@ -90,6 +90,9 @@ pub enum HeldError {
         "its name was taken meanwhile by a directory or by content that is not in the bucket yet: save it elsewhere"
     )]
     Taken,
+    /// R2: what an earlier close left is on its way to the bucket.
+    #[error("an earlier version of it is on its way to the bucket: repeat when that has arrived")]
+    Uploading,
     /// It failed.
     #[error("{0}")]
     Failed(#[from] Error),
@@ -121,8 +124,13 @@ impl Vfs {
         let mut files = Vec::with_capacity(rows.len());
         for (row, incomplete, path) in rows {
             let (Some(hold), Some(backing)) = (row.hold, row.backing) else { continue };
-            let file = self.inner.cache.path(backing)?;
-            let stat = disk::lstat(&file)?;
+            let looked = self.inner.cache.path(backing).and_then(|file| Ok((disk::lstat(&file)?, file)));
+            let (stat, file) = match looked {
+                Ok(found) => found,
+                // Settled since the look at the rows.
+                Err(_) if self.still_held(row.ino, row.generation).is_err() => continue,
+                Err(error) => return Err(error.into()),
+            };
             files.push(HeldFile {
                 ino: row.ino,
                 generation: row.generation,
@@ -195,15 +203,17 @@ impl Vfs {
         let before = self.tag_closed(ino, &file, mark(&file).map_err(Error::from)?)?;
         let synced = self.sync_backing(file, before).await?;
         failpoint::hit(failpoint::ACCEPT_BEFORE_ROW);
-        let linked = self.with_inode(ino, |inode| inode.row.linked)?;
+        let linked = self.with_inode(ino, |inode| inode.row.linked).map_err(|_| HeldError::Gone)?;
         let unlinked = if linked {
-            let ((), commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
-                if let Some(inode) = tree.get_mut(ino) {
-                    close(inode, &synced);
-                }
+            let (closed, commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
+                // An unlink or a rename over it does not wait for the inode's lock.
+                let inode = tree.get_mut(ino).filter(|inode| inode.row.linked && is_held(inode, generation))?;
+                close(inode, &synced);
                 tree.persist(ino, ops);
+                Some(())
             });
             commit.durable().await?;
+            closed.ok_or(HeldError::Gone)?;
             None
         } else {
             self.put_back(ino, &synced).await?
@@ -276,11 +286,18 @@ impl Vfs {
         if state.writers > 0 || state.session.is_some() {
             return Err(HeldError::Writable);
         }
+        if self.inner.namespace.read(|tree| tree.is_sent_for(ino)) {
+            // What arrives is the version that its name goes back to; without the name it would be removed.
+            return Err(HeldError::Uploading);
+        }
         let wall = self.inner.namespace.clock().now();
         failpoint::hit(failpoint::DISCARD_BEFORE_ROW);
         let (discarded, commit) =
             self.inner.namespace.update(Durability::Disk, |tree, ops| tree.discard_held(ino, wall, ops));
-        let discarded = discarded?;
+        let discarded = discarded.map_err(|error| match error {
+            namespace::Error::NotFound => HeldError::Gone,
+            error => error.into(),
+        })?;
         commit.durable().await?;
         failpoint::hit(failpoint::DISCARD_AFTER_ROW);
         if let Some((dir, name)) = discarded.entry {
@@ -302,9 +319,7 @@ impl Vfs {
     }
 
     fn still_held(&self, ino: Ino, generation: u64) -> Result<(), HeldError> {
-        let held = self.inner.namespace.read(|tree| {
-            tree.get(ino).is_some_and(|inode| inode.row.content == Content::Torn && inode.row.generation == generation)
-        });
+        let held = self.inner.namespace.read(|tree| tree.get(ino).is_some_and(|inode| is_held(inode, generation)));
         if held { Ok(()) } else { Err(HeldError::Gone) }
     }
 
@@ -313,8 +328,12 @@ impl Vfs {
     }
 }
 
+fn is_held(inode: &Inode, generation: u64) -> bool {
+    inode.row.content == Content::Torn && inode.row.generation == generation
+}
+
 /// What its owner says is whole.
-fn close(inode: &mut crate::namespace::Inode, synced: &Mark) {
+fn close(inode: &mut Inode, synced: &Mark) {
     inode.row.content = Content::Closed;
     // Not the content of any attempt that is still on its way.
     inode.row.generation += 1;

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::Output;
 
 use ferryfs::control::{Address, Client, HeldEntry};
+use ferryfs::emulator::Action;
 use ferryfs::failpoint;
 use ferryfs::journal::{Durability, Journal, Op};
 
@@ -216,6 +217,88 @@ fn what_a_killed_writer_left_can_be_accepted() {
     cloud.holds("data/report", b"half\nwhole\nhalf\n");
 }
 
+/// What its last close left is on its way to the bucket when the next writer is killed.
+#[test]
+fn a_discard_waits_for_the_version_that_it_brings_back() {
+    for in_bucket in [false, true] {
+        let cloud = Cloud::start();
+        let mount = if in_bucket { good_report(&cloud) } else { Mount::new(&cloud, Options::default()) };
+        cloud.fault("PUT", "object", "data/report", Action::Delay(5_000), 1);
+        fs::write(mount.path("report"), "whole\n").unwrap();
+        until("it is on its way", || cloud.emulator().faults().is_empty());
+        let mut writer = Program::shell(&mount, "exec 3>> report; printf 'half\\n' >&3; read -r never");
+        until("half is written", || fs::read(mount.path("report")).unwrap().len() == 11);
+        writer.kill();
+        until("it is held", || torn(&mount) == ["/report"]);
+        refused(&recover(&mount, "discard", &["report", "--yes"]), 1, "on its way");
+        assert_eq!(fs::read(mount.path("report")).unwrap(), b"whole\nhalf\n");
+        until("it has arrived", || recover(&mount, "discard", &["report", "--yes"]).status.success());
+        mount.wait_all();
+        assert_eq!(fs::read(mount.path("report")).unwrap(), b"whole\n");
+        cloud.holds("data/report", b"whole\n");
+        assert!(cloud.announced().contains(&"data/report".to_owned()));
+    }
+}
+
+/// Lists, decisions and programs at the same time: each file ends as one of them said.
+#[test]
+fn decisions_and_programs_at_once_settle_each_file_once() {
+    let cloud = Cloud::start();
+    let mut mount = Mount::new(&cloud, Options::default());
+    let names: Vec<String> = (0..24).map(|n| format!("file-{n:02}")).collect();
+    for name in &names {
+        fs::write(mount.path(name), "good").unwrap();
+    }
+    mount.wait_all();
+    let open: Vec<File> = names.iter().map(|name| File::create(mount.path(name)).unwrap()).collect();
+    for mut file in &open {
+        file.write_all(b"half").unwrap();
+    }
+    mount.kill9();
+    drop(open);
+    mount.remount();
+    assert_eq!(list(&mount).len(), names.len());
+    let status = mount.status();
+    let address =
+        || Address { pid: status.pid, socket: mount.state_dir().join("control.sock"), mount: mount.dir().to_owned() };
+    std::thread::scope(|scope| {
+        for accept in [true, false] {
+            scope.spawn(move || {
+                let client = Client::new(address());
+                for entry in client.held().unwrap() {
+                    // The other one, or a program, may have been first.
+                    let _ = client.settle_held(&entry, accept);
+                }
+            });
+        }
+        scope.spawn(|| {
+            let client = Client::new(address());
+            while !client.held().unwrap().is_empty() {}
+        });
+        scope.spawn(|| {
+            for name in names.iter().step_by(3) {
+                fs::remove_file(mount.path(name)).unwrap();
+            }
+            for name in names.iter().skip(1).step_by(3) {
+                fs::write(mount.path("new"), "anew").unwrap();
+                fs::rename(mount.path("new"), mount.path(name)).unwrap();
+            }
+        });
+    });
+    mount.wait_all();
+    assert_eq!((list(&mount), torn(&mount)), (vec![], vec![]));
+    for (n, name) in names.iter().enumerate() {
+        let there = cloud.bytes(&format!("data/{name}"));
+        assert_eq!(there, fs::read(mount.path(name)).ok(), "{name}");
+        let wanted: &[Option<&[u8]>] = match n % 3 {
+            0 => &[None],
+            1 => &[Some(b"anew")],
+            _ => &[Some(b"half"), Some(b"good")],
+        };
+        assert!(wanted.contains(&there.as_deref()), "{name}: {there:?}");
+    }
+}
+
 /// A mount after a power cut in the middle of a rewrite of `dir/report`.
 fn set_aside(cloud: &Cloud) -> Mount {
     let mut mount = Mount::new(cloud, Options::default());
@@ -262,8 +345,7 @@ fn what_is_kept_aside_overwrites_nothing_newer() {
     fs::create_dir(mount.path("dir/report")).unwrap();
     refused(&recover(&mount, "accept", &["dir/report"]), 1, "its name was taken");
     fs::remove_dir(mount.path("dir/report")).unwrap();
-    // A listing may show the marker of `dir/report` while its upload ends.
-    until("its directory is gone", || fs::remove_dir(mount.path("dir")).is_ok());
+    fs::remove_dir(mount.path("dir")).unwrap();
     refused(&recover(&mount, "accept", &["dir/report"]), 1, "its directory is not there");
     let size = list(&mount)[0].size;
     assert_eq!(size, 4, "still held");
