@@ -27,7 +27,7 @@ pub use error::{Error, Result};
 pub use mark::{mark, same_mark};
 pub use space::Usage;
 pub use survey::{Found, highest_dirty, place_dirty, put_away, survey};
-pub use tag::{Tag, TagState, Tagged};
+pub use tag::{PARTLY_RANGES, Partly, Tag, TagState, Tagged};
 
 use std::collections::HashSet;
 use std::fs::File;

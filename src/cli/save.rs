@@ -39,9 +39,15 @@ pub(super) fn targets<'a>(chosen: &'a [HeldEntry], to: &Path) -> Result<Vec<(&'a
 pub(super) fn copy(entry: &HeldEntry, target: &Path, force: bool) -> Result<(), String> {
     if entry.incomplete {
         // Its file has zeros where the rest would be: a copy would look whole.
-        return Err(
-            "parts of it are not here, and a copy would not show it: read what is here through the mount".to_owned()
-        );
+        let there = entry.file.display();
+        return Err(match entry.in_place {
+            true => {
+                "parts of it are not here, and a copy would not show it: read what is here through the mount".into()
+            }
+            false => {
+                format!("parts of it are not here, and a copy would not show it: {there} has zeros in their place")
+            }
+        });
     }
     let shown = target.display();
     let failed = |what: &'static str| move |error: std::io::Error| format!("cannot {what}: {error}");

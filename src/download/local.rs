@@ -29,6 +29,11 @@ impl Fill {
         self.handle.inner.written.around(byte)
     }
 
+    /// What programs have written; `None` if that is more than so many ranges.
+    pub fn written(&self, at_most: usize) -> Option<Vec<Range<u64>>> {
+        self.handle.inner.written.list(at_most)
+    }
+
     /// Gives the file another length. What is cut off does not come back.
     ///
     /// # Errors

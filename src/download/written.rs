@@ -105,6 +105,13 @@ impl Written {
         self.lock().ranges.around(byte)
     }
 
+    /// What is the programs', unless that is more than so many ranges.
+    pub(super) fn list(&self, at_most: usize) -> Option<Vec<Range<u64>>> {
+        let state = self.lock();
+        let first: Vec<_> = state.ranges.iter().take(at_most.saturating_add(1)).collect();
+        (first.len() <= at_most).then_some(first)
+    }
+
     /// Bytes of the object that still belong to the file end here.
     pub(super) fn end(&self) -> u64 {
         self.lock().end
@@ -156,6 +163,8 @@ mod tests {
             .collect();
         assert_eq!(bytes, expected);
         assert_eq!((written.length(), written.end(), written.bytes()), (80, 60, 10));
+        let (one, none) = (written.list(1).unwrap(), written.list(0));
+        assert_eq!((one.as_slice(), none), (std::slice::from_ref(&(10..20)), None));
         assert_eq!(written.around(12), Some(10..20));
     }
 }

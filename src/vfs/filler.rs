@@ -194,7 +194,7 @@ impl Vfs {
         let closed = TagState::Closed(self.inner.options.boot_id.clone());
         let tag = self.inner.namespace.read(|tree| {
             let is_closed = tree.get(ino)?.row.content == Content::Closed;
-            is_closed.then(|| Vfs::tag(tree, ino, closed)).flatten()
+            Vfs::tag(tree, ino, if is_closed { closed } else { self.open_now() })
         });
         let now = off_thread(move || {
             let stat = disk::fstat(&file)?;
@@ -203,7 +203,9 @@ impl Vfs {
             }
             disk::set_times(&file, stat.atime, mtime)?;
             if let Some(tag) = tag {
-                // J5: from here on the file itself tells that it is whole and closed.
+                // J5: from here on the file itself tells that it is whole, and whether it is closed: not
+                // before all of it is on the disk.
+                disk::sync_data(&file)?;
                 cache.retag(&file, &tag).map_err(std::io::Error::other)?;
             }
             let now = mark(&file)?;
@@ -216,8 +218,13 @@ impl Vfs {
             let Some(inode) = tree.get_mut(ino) else { return Content::Absent };
             let row = &mut inode.row;
             if row.hold == Some(Hold::Incomplete) && row.content == Content::Torn {
-                row.content = Content::Closed;
-                row.hold = None;
+                if row.mark.is_some() {
+                    row.content = Content::Closed;
+                    row.hold = None;
+                } else {
+                    // It was never closed: whole it is, finished it may not be (P2).
+                    row.hold = Some(Hold::Crash);
+                }
             }
             if row.mark.is_some() || row.content == Content::Closed {
                 row.mark = Some(now);
@@ -230,6 +237,7 @@ impl Vfs {
         });
         commit.durable().await?;
         state.fill = None;
+        state.told = None;
         self.inner.cache.tell(backing, now.size, false);
         if state.session.is_some() {
             self.inner.live.insert(ino, self.inner.cache.open_read(backing)?);
@@ -257,6 +265,10 @@ impl Vfs {
         let ((), commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return };
             let row = &mut inode.row;
+            if row.content == Content::Torn && row.hold != Some(Hold::Incomplete) {
+                // Held before, for a reason that its bytes will not settle should they come after all.
+                row.mark = None;
+            }
             row.hold = Some(Hold::Incomplete);
             if row.content == Content::Flushed {
                 row.content = Content::Open;
@@ -271,7 +283,7 @@ impl Vfs {
         });
         commit.durable().await?;
         if let Some(session) = state.session.as_mut() {
-            session.hold = Some(Hold::Incomplete);
+            session.hold = session.hold.or(Some(Hold::Incomplete));
         }
         self.inner.uploader.changed(ino);
         Ok(())

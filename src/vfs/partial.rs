@@ -8,8 +8,9 @@
 //! 1. The row says `open`, with what the file lacks: torn, with the base's bytes.
 //! 2. The bytes are in the backing file: the same, since no row calls them a program's. The write was
 //!    never acknowledged.
-//! 3. The extent's row: torn, with the write.
-//! 4. The answer.
+//! 3. The file's own tag (J5): the same, and without the journal torn, with the write.
+//! 4. The extent's row: torn, with the write.
+//! 5. The answer.
 //!
 //! Only the daemon can write to such a backing file: the kernel never gets it. So neither the lease nor
 //! the file's times tell anything (the fill moves them): the inode's own row has size and times.
@@ -19,10 +20,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cache::mark;
+use crate::cache::{PARTLY_RANGES, Partly, Tag, TagState, mark};
 use crate::disk;
 use crate::download::{Extents, Fill, Kept};
 use crate::journal::{Content, Durability, ExtentRow, Mark, Op, PartialRow, Remote};
+use crate::namespace::Mapping;
 use crate::types::{BackingNo, Ino, TimeNs};
 
 use super::Vfs;
@@ -72,7 +74,20 @@ impl Vfs {
     }
 
     async fn resume_fill(&self, ino: Ino, partial: &PartialRow, backing: BackingNo) -> Result<Fill> {
-        let (mapping, remote) = self.remote(ino)?;
+        let mapping = self.mapping(ino)?;
+        let remote = self.inner.namespace.read(|tree| {
+            let gone = |key| Remote {
+                key,
+                etag: partial.etag.clone(),
+                size: partial.size,
+                crc64: None,
+                version_id: None,
+                last_modified: None,
+            };
+            // After a scan it may be that the bucket has nothing there any more.
+            tree.get(ino).and_then(|inode| inode.row.remote.clone()).or_else(|| tree.held_key(ino).map(gone))
+        });
+        let remote = remote.ok_or(Error::NotFound)?;
         let journal = self.inner.namespace.journal().clone();
         let rows = tokio::task::spawn_blocking(move || journal.extents(ino)).await;
         let rows = rows.map_err(|error| Error::Io(std::io::Error::other(error.to_string())))??;
@@ -89,6 +104,10 @@ impl Vfs {
         let crc64 = remote.crc64.filter(|_| remote.etag == partial.etag);
         let base = Remote { etag: partial.etag.clone(), size: partial.size, crc64, ..remote };
         Ok(self.inner.downloader.resume(&mapping.store, base, Arc::new(file), kept))
+    }
+
+    fn mapping(&self, ino: Ino) -> Result<Arc<Mapping>> {
+        self.inner.namespace.read(|tree| tree.mapping_of(ino).cloned()).ok_or(Error::NotFound)
     }
 
     /// Step 1: nothing of the file changes before its row says so (C2, J2).
@@ -108,12 +127,9 @@ impl Vfs {
         }
         // Before its row: an orphan in either place is swept up.
         self.inner.cache.to_dirty(backing)?;
-        // J5: without the journal nobody knows what of it is whose.
-        let file = self.inner.cache.open_read(backing)?;
-        if let Some(tag) = self.inner.namespace.read(|tree| Vfs::tag(tree, ino, self.open_now())) {
-            self.inner.cache.retag(&file, &tag)?;
-        }
-        let base = mark(&file)?;
+        state.told = None;
+        self.tag_partly(ino, &fill, state)?;
+        let base = mark(&self.inner.cache.open_read(backing)?)?;
         let durability = if synced { Durability::Disk } else { Durability::Buffered };
         let remote = fill.remote().clone();
         let (begun, commit) = self.inner.namespace.update(durability, |tree, ops| {
@@ -183,7 +199,7 @@ impl Vfs {
         self.change_partly(ino, changed, state, allocate).await
     }
 
-    /// Steps 1 to 3 of any change that makes a range the program's.
+    /// Steps 1 to 4 of any change that makes a range the program's.
     async fn change_partly(
         &self,
         ino: Ino,
@@ -199,6 +215,7 @@ impl Vfs {
             return Err(error);
         }
         let extent = claimed.first().and_then(|first| fill.written_around(first.start));
+        self.tag_partly(ino, &fill, state)?;
         self.note_change(ino, &fill, extent).await
     }
 
@@ -222,7 +239,7 @@ impl Vfs {
         kept: Kept,
         state: &mut Locked,
     ) -> Result<()> {
-        let (mapping, _) = self.remote(ino)?;
+        let mapping = self.mapping(ino)?;
         let fill = self.inner.downloader.resume(&mapping.store, old.remote().clone(), old.file().clone(), kept);
         state.fill = Some((fill.clone(), backing));
         self.inner.handles.replace_fill(ino, &fill);
@@ -236,10 +253,11 @@ impl Vfs {
         self.inner.namespace.barrier().await?;
         let cut = fill.clone();
         off_thread(move || cut.set_length(size)).await?;
+        self.tag_partly(ino, &fill, state)?;
         self.note_change(ino, &fill, None).await
     }
 
-    /// Step 3; the answer waits for it.
+    /// Step 4; the answer waits for it.
     async fn note_change(&self, ino: Ino, fill: &Fill, extent: Option<Range<u64>>) -> Result<()> {
         let wall = self.now();
         let (length, end) = (fill.length(), fill.end());
@@ -259,6 +277,25 @@ impl Vfs {
             self.inner.cache.tell(backing, length, false);
         }
         Ok(commit.durable().await?)
+    }
+
+    /// J5: should the journal be lost, the file itself tells that it is not its whole content, and what
+    /// programs wrote of it. Before the row of a change, as that row is before the answer: what a program
+    /// was told is safe, both tell.
+    fn tag_partly(&self, ino: Ino, fill: &Fill, state: &mut Locked) -> Result<()> {
+        let base = fill.remote();
+        let written = fill.written(PARTLY_RANGES);
+        let here = Partly { base: base.etag.clone(), size: base.size, end: fill.end(), written };
+        let now = TagState::Partly(self.inner.options.boot_id.clone(), here);
+        let Some(tag) = self.inner.namespace.read(|tree| Vfs::tag(tree, ino, now)) else { return Ok(()) };
+        let same = |told: &Tag| (&told.key, &told.state) == (&tag.key, &tag.state);
+        if !state.told.as_ref().is_some_and(same) {
+            // A failure in between leaves nothing to compare with.
+            state.told = None;
+            self.inner.cache.retag(fill.file(), &tag)?;
+            state.told = Some(tag);
+        }
+        Ok(())
     }
 
     /// How an inode's backing file looks now. Of one that is not wholly here the row tells the times.

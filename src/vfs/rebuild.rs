@@ -8,6 +8,8 @@
 //! * Other content from the state directory is held (P2): at its path, or aside if the machine went down
 //!   since, for then the bucket's version must not be hidden by it, or if newer content has the path.
 //! * Other content from the cache directory is dropped: the bucket has its version or a later one.
+//! * Of a file that was partly here (C7) only what programs wrote counts, and the rest is the version that it
+//!   was based on, if the bucket still has that; which was which unknown, all of it is aside.
 //! * What no mapping of the configuration wants is put where nothing cleans up.
 
 use std::collections::BTreeMap;
@@ -15,15 +17,16 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::cache::{self, Found, TagState, mark};
+use crate::cache::{self, Found, Partly, TagState, mark};
 use crate::disk;
-use crate::journal::{Content, Durability, Hold, InodeRow, Mark, Op};
-use crate::namespace::{self, Mapping, Namespace, attributes_of, remote_of};
+use crate::journal::{Content, Durability, Hold, InodeRow, Mark, Op, PartialRow};
+use crate::namespace::{self, Mapping, Namespace, Tree, attributes_of, remote_of};
 use crate::store::{ErrorKind, HeadOptions, ObjectMeta};
-use crate::types::{Attrs, BackingNo, Crc64, FileKind, Key};
+use crate::types::{Attrs, BackingNo, Crc64, FileKind, Ino, Key};
 
 use super::content::sum;
 use super::error::{Error, Result};
+use super::partial::extent_row;
 use super::recover::BOOT_ID;
 
 /// Requests of the look at the bucket under way at once.
@@ -174,6 +177,9 @@ fn verdict(file: &Found, head: Option<&ObjectMeta>, equal: bool, boot_id: &str) 
         return (Fate::Clean, "it equals the bucket's version");
     }
     let Some(tagged) = &file.tagged else { return (Fate::Dropped, "it does not tell what it is") };
+    if let TagState::Partly(boot, partly) = &tagged.tag.state {
+        return verdict_on_part(partly, file.size, boot != boot_id && head.is_some());
+    }
     let base = match &tagged.tag.state {
         TagState::Clean(..) if !file.dirty && file.as_tagged => {
             return (Fate::Dropped, "the bucket has another version, or none");
@@ -186,7 +192,7 @@ fn verdict(file: &Found, head: Option<&ObjectMeta>, equal: bool, boot_id: &str) 
                 (false, _) => boot,
             }
         }
-        TagState::Closed(boot) | TagState::Open(boot) => boot,
+        TagState::Closed(boot) | TagState::Open(boot) | TagState::Partly(boot, _) => boot,
         // Fetched or uploaded, then opened for writing.
         TagState::Clean(..) => boot_id,
     };
@@ -194,6 +200,19 @@ fn verdict(file: &Found, head: Option<&ObjectMeta>, equal: bool, boot_id: &str) 
         return (Fate::Aside, "nothing proves that it survived the restart of the machine");
     }
     (Fate::Held, "nothing proves that it was closed")
+}
+
+/// C7: nothing but what programs wrote may be taken for content from its file.
+fn verdict_on_part(partly: &Partly, size: u64, unproven: bool) -> (Fate, &'static str) {
+    match &partly.written {
+        Some(written) if written.is_empty() && (partly.end, size) == (partly.size, partly.size) => {
+            (Fate::Dropped, "no program has written to it")
+        }
+        // Shown, it would be the bucket's bytes over what programs wrote, or zeros.
+        None => (Fate::Aside, "parts of it were in the bucket only, and it does not tell which"),
+        Some(_) if unproven => (Fate::Aside, "nothing proves that it survived the restart of the machine"),
+        Some(_) => (Fate::Held, "parts of it were in the bucket only, and nothing proves that it was closed"),
+    }
 }
 
 /// Writes the rows of a plan into an empty journal, on disk on return, and puts every file where its row
@@ -244,6 +263,19 @@ fn restore(namespace: &Namespace, place: &Place, finding: &mut Finding) -> Resul
     let attrs = attrs.unwrap_or_else(|| place.mapping.defaults.attrs(FileKind::File, found.mtime));
     let generation = tag.map_or(1, |tag| tag.generation);
     let (number, size, has_remote) = (found.number, found.size, head.is_some());
+    let target = place.mapping.target;
+    let remote = head.as_ref().map(remote_of);
+    let partly = tag.and_then(|tag| match &tag.state {
+        TagState::Partly(_, partly) if *fate != Fate::Clean => Some(partly),
+        _ => None,
+    });
+    // Of what is aside nothing is fetched: the bucket's version has its name.
+    let lacks = |fate: Fate| {
+        partly.is_some_and(|partly| {
+            fate == Fate::Aside
+                || head.as_ref().is_none_or(|meta| (&meta.etag, meta.size) != (&partly.base, partly.size))
+        })
+    };
     let fill = |fate: Fate| {
         move |row: &mut InodeRow| {
             row.backing = Some(number);
@@ -261,18 +293,25 @@ fn restore(namespace: &Namespace, place: &Place, finding: &mut Finding) -> Resul
                 }
                 Fate::Held | Fate::Aside | Fate::Dropped | Fate::Unplaced => {
                     row.content = Content::Torn;
-                    row.hold = Some(Hold::Journal);
+                    row.hold = Some(if lacks(fate) { Hold::Incomplete } else { Hold::Journal });
                     row.generation += 1;
                 }
             }
         }
     };
-    let target = place.mapping.target;
-    let remote = head.as_ref().map(remote_of);
+    let extents = |tree: &mut Tree, ino: Ino, ops: &mut Vec<Op>| {
+        let Some(partly) = partly else { return };
+        let row = PartialRow { ino, etag: partly.base.clone(), size: partly.size, end: partly.end };
+        tree.set_partial(ino, Some(row), ops);
+        ops.extend(partly.written.iter().flatten().map(|range| extent_row(ino, range.clone(), false)));
+    };
     let (made, commit) = namespace.update(Durability::Buffered, |tree, ops| {
         if *fate != Fate::Aside {
             match tree.restore(target, &place.path, attrs, remote, ops, fill(*fate)) {
-                Ok(_) => return Ok(*fate),
+                Ok(ino) => {
+                    extents(tree, ino, ops);
+                    return Ok(*fate);
+                }
                 // A file where another needs a directory, or the other way round: the cached one can be
                 // fetched again, of others nothing is decided here.
                 Err(namespace::Error::Journal(error)) => return Err(namespace::Error::Journal(error)),
@@ -280,7 +319,9 @@ fn restore(namespace: &Namespace, place: &Place, finding: &mut Finding) -> Resul
                 Err(_) => {}
             }
         }
-        tree.restore_aside(target, &place.path, attrs, ops, fill(Fate::Aside)).map(|_| Fate::Aside)
+        let ino = tree.restore_aside(target, &place.path, attrs, ops, fill(Fate::Aside))?;
+        extents(tree, ino, ops);
+        Ok(Fate::Aside)
     });
     let made = made?;
     futures::executor::block_on(commit.durable())?;
@@ -296,7 +337,7 @@ mod tests {
     use super::*;
     use crate::cache::{Tag, Tagged};
     use crate::store::ObjectHeaders;
-    use crate::types::{ETag, Ino, TimeNs};
+    use crate::types::{ETag, TimeNs};
 
     fn found(state: TagState, base: Option<&str>) -> Found {
         let attrs = Attrs { mode: 0o644, uid: 0, gid: 0, mtime: TimeNs(0) };
@@ -349,6 +390,26 @@ mod tests {
             assert_eq!(fate(&found(state, Some("a")), Some("a")), Fate::Held);
         }
         assert_eq!(fate(&found(TagState::Open(String::new()), None), Some("a")), Fate::Aside);
+    }
+
+    #[test]
+    fn of_a_file_that_was_partly_here_nothing_goes_up() {
+        let part = |boot: &str, ranges: Option<u64>| {
+            let written = ranges.map(|count| (0..count).map(|n| n..n + 1).collect());
+            let partly = Partly { base: ETag("a".into()), size: 4, end: 4, written };
+            found(TagState::Partly(boot.into(), partly), Some("a"))
+        };
+        let fate = |file: &Found, head: Option<&str>| verdict(file, head.map(in_bucket).as_ref(), false, "now").0;
+        for head in [None, Some("a"), Some("b")] {
+            assert_eq!(fate(&part("now", Some(1)), head), Fate::Held);
+            assert_eq!(fate(&part("now", None), head), Fate::Aside);
+            assert_eq!(fate(&part("now", Some(0)), head), Fate::Dropped);
+        }
+        let cut = Found { size: 3, ..part("now", Some(0)) };
+        assert_eq!(fate(&cut, Some("a")), Fate::Held);
+        assert_eq!(fate(&part("before", Some(1)), Some("a")), Fate::Aside);
+        assert_eq!(fate(&part("before", Some(1)), None), Fate::Held);
+        assert_eq!(verdict(&part("now", None), Some(&in_bucket("a")), true, "now").0, Fate::Clean);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::cache::Tag;
 use crate::download::Fill;
 use crate::journal::{Content, Hold, Mark};
 use crate::types::BackingNo;
@@ -74,6 +75,8 @@ pub(super) struct OpenState {
     pub(super) session: Option<Session>,
     /// Content that is still arriving, and its backing file.
     pub(super) fill: Option<(Fill, BackingNo)>,
+    /// What the backing file told last of what is here of it (C7, J5), in this session.
+    pub(super) told: Option<Tag>,
     /// Makes the file whole (C7); told to begin at once.
     pub(super) filler: Option<Arc<Notify>>,
     /// Somebody already asks for the lease of a session without writers.

@@ -9,5 +9,6 @@ mod names;
 mod partly;
 mod recover;
 mod scan;
+mod scan_partly;
 mod starts;
 mod torn;

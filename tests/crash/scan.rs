@@ -17,12 +17,12 @@ fn options() -> Options {
     Options { attr_ttl: "60s", ..Options::default() }
 }
 
-fn scan(mount: &Mount, more: &[&str]) -> Output {
+pub fn scan(mount: &Mount, more: &[&str]) -> Output {
     let mut command = mount.command(["recover", "--scan", "--config"]);
     command.arg(mount.outside("test.toml")).args(more).output().unwrap()
 }
 
-fn lose_journal(mount: &Mount) {
+pub fn lose_journal(mount: &Mount) {
     for name in ["journal.db", "journal.db-wal", "journal.db-shm"] {
         match fs::remove_file(mount.state_dir().join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{name}: {error}"),
@@ -40,15 +40,15 @@ fn mount_is_refused(mount: &mut Mount) {
 }
 
 /// Files below the directory of dirty content.
-fn dirty_files(mount: &Mount) -> Vec<PathBuf> {
+pub fn dirty_files(mount: &Mount) -> Vec<PathBuf> {
     let shards = fs::read_dir(mount.state_dir().join("dirty")).unwrap();
     shards.flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap()).map(|entry| entry.unwrap().path()).collect()
 }
 
-const TAG: &str = "user.ferryfs";
+pub const TAG: &str = "user.ferryfs";
 
 /// Null: it has none, or was removed a moment ago.
-fn tag(path: &Path) -> serde_json::Value {
+pub fn tag(path: &Path) -> serde_json::Value {
     let text = disk::get_xattr(path, TAG).ok().flatten();
     text.map_or(serde_json::Value::Null, |text| serde_json::from_slice(&text).unwrap())
 }
@@ -58,7 +58,7 @@ fn set_tag(path: &Path, tag: &serde_json::Value) {
 }
 
 /// As after a restart of the machine: what files tell is of another boot.
-fn reboot(mount: &Mount) {
+pub fn reboot(mount: &Mount) {
     for path in dirty_files(mount) {
         let mut told = tag(&path);
         for state in ["open", "closed"] {
