@@ -19,6 +19,7 @@ use crate::outbox::{ItemState, Left};
 use crate::task::Shutdown;
 use crate::types::{FileKind, Ino, Key};
 
+use super::STOP_LIMIT;
 use super::build::Rooms;
 use super::drain::Drained;
 use super::held::{self, hold_text};
@@ -215,7 +216,10 @@ impl Daemon {
         }
         self.phase.store(UNMOUNTING, Ordering::Relaxed);
         // The releases of what was open a moment ago make the last final marks.
-        self.mounted.ended().await;
+        if tokio::time::timeout(STOP_LIMIT, self.mounted.ended()).await.is_err() {
+            // Another mount namespace may have it too, or a request hangs: nobody is to wait for that.
+            tracing::warn!("the mount is gone, but its session did not end");
+        }
         let left = if drained == Drained::Whole {
             self.drain(timeout, &Notify::from_environment()).await;
             self.pending_all()

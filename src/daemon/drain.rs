@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The same when all that is left is open for writing: programs that end close what they have open.
 const WRITERS_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Paths and failures that the log names when something is left.
+const TOLD: usize = 10;
+
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Drained {
@@ -40,7 +43,14 @@ impl Drained {
             Drained::TimedOut => "no time left",
             Drained::Hurried => "told to hurry",
         };
+        // Which, and what is known of why: the counts alone help nobody.
+        let paths: Vec<&str> = left.first.iter().take(TOLD).map(|one| one.path.as_str()).collect();
+        let status = daemon.rooms().uploader.status();
+        for failure in status.failures.iter().take(TOLD) {
+            tracing::warn!(path = failure.path, error = failure.error, tried = failure.attempts, "not uploaded");
+        }
         tracing::warn!(
+            ?paths,
             files = left.files,
             bytes = left.bytes,
             copies = left.copies,
