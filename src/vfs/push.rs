@@ -259,7 +259,10 @@ impl Vfs {
         };
         // What was taken from under a writer is one version whatever has become of the file since.
         let chased = how == How::Chased;
-        let still = Still { exact: still.exact && !chased, ..still };
+        // Nor does a mark tell when a write with O_DIRECT ends: it moves the times at its begin, holds no lock
+        // that a seek would wait for, and no sync waits for it. Its handle lives as long as it is under way.
+        let exact = still.exact && !chased && !self.inner.handles.has_direct(ino);
+        let still = Still { exact, ..still };
         let recorded = match self.record(ino, backing, (!chased).then_some(&file), still).await {
             Ok(Some(generation)) => generation,
             ended => {

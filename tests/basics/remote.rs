@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -370,6 +370,29 @@ fn a_close_that_is_none_uploads_nothing() {
         stored(cloud, "data/report", &[b"good\n"]);
         close(new(mount, "report", b"anew\n")).unwrap();
         stored(cloud, "data/report", &[b"good\n", b"anew\n"]);
+    });
+}
+
+/// A write with O_DIRECT may end after a version was sent and leave no trace in the file's times.
+#[test]
+fn a_file_open_with_o_direct_goes_up_again_when_it_is_closed() {
+    both(remote_fsync, |cloud, mount| {
+        let one = pattern(31, 5_000);
+        let file = new(mount, "file", &one);
+        let mut options = OpenOptions::new();
+        let direct = options.write(true).custom_flags(libc::O_DIRECT).open(mount.path("file")).unwrap();
+        file.sync_all().unwrap();
+        stored(cloud, "data/file", &[&one]);
+        drop(direct);
+        drop(file);
+        mount.wait("file");
+        stored(cloud, "data/file", &[&one, &one]);
+        // Without such a handle it is not sent again.
+        let file = new(mount, "file", &one);
+        file.sync_all().unwrap();
+        drop(file);
+        mount.wait("file");
+        stored(cloud, "data/file", &[&one, &one, &one]);
     });
 }
 
