@@ -175,18 +175,24 @@ impl Vfs {
         self.inner.locks.release(ino, state);
         let (mut seen, mut moved) = (None, self.monotonic());
         while self.is_partial(ino) {
-            let (hold, offline) = self.inner.namespace.read(|tree| {
-                let hold = tree.get(ino).and_then(|inode| inode.row.hold);
-                (hold, tree.mapping_of(ino).is_some_and(|mapping| mapping.is_offline()))
+            let (linked, hold, offline) = self.inner.namespace.read(|tree| {
+                let (linked, hold) = tree.get(ino).map_or((false, None), |inode| (inode.row.linked, inode.row.hold));
+                (linked, hold, tree.mapping_of(ino).is_some_and(|mapping| mapping.is_offline()))
             });
+            if !linked {
+                // Nobody fills it any more, and the bucket is to have nothing of it.
+                return Ok(());
+            }
             if let Some(hold @ Hold::Incomplete) = hold {
                 return Err(Error::Held(hold));
             }
-            // What has arrived takes space.
-            let blocks = self.inner.backing_file(ino).and_then(|(_, file)| Ok(disk::fstat(&file)?.blocks))?;
+            // Not the space that the file takes: what fallocate(2) has given it does not grow.
+            let state = self.inner.locks.lock(ino).await;
+            let present = state.fill.as_ref().map(|(fill, _)| fill.extents().bytes());
+            self.inner.locks.release(ino, state);
             let now = self.monotonic();
-            if seen != Some(blocks) {
-                (seen, moved) = (Some(blocks), now);
+            if seen != Some(present) {
+                (seen, moved) = (Some(present), now);
             }
             if offline || now.saturating_sub(moved) >= FILL_PATIENCE {
                 return Err(Error::Offline);
@@ -215,7 +221,11 @@ impl Vfs {
         // Without a name there is no key.
         let Some(there) = there else { return Ok(Now::Nothing) };
         if self.is_partial(ino) {
-            return Ok(if session.hold.is_some() && why != Why::Fsync { Now::Nothing } else { Now::Partial });
+            return match session.hold {
+                None => Ok(Now::Partial),
+                Some(_) if why == Why::Interval => Ok(Now::Nothing),
+                Some(hold) => Err(Error::Held(hold)),
+            };
         }
         let (backing, file) = self.inner.backing_file(ino)?;
         let now = mark(&file)?;
@@ -224,8 +234,9 @@ impl Vfs {
         }
         let changed = !same_mark(&now, &session.base);
         match judge(session, changed) {
-            // C6: neither its writer nor we know what the rest would have been.
-            Verdict::Held(_) if why != Why::Fsync => Ok(Now::Nothing),
+            // C6: neither its writer nor we know what the rest would have been. Whoever waits for the bucket
+            // must hear that it does not go there.
+            Verdict::Held(_) if why == Why::Interval => Ok(Now::Nothing),
             Verdict::Held(hold) => Err(Error::Held(hold)),
             // C2: a shell's redirection closes a descriptor before the program writes its first byte.
             Verdict::Closed if !changed && why != Why::Fsync => Ok(Now::Nothing),

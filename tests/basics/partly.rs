@@ -12,6 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::both;
 use super::harness::{Cloud, Mount, Options, errno, pattern, shown, until};
+use super::remote::{close, remote_close};
 
 const MIB: usize = 1 << 20;
 /// Beyond what is fetched whole when it is opened.
@@ -379,4 +380,45 @@ impl Drop for Mapping {
             libc::munmap(self.address.cast(), self.length);
         }
     }
+}
+
+/// close(2) answers 0 only if the bucket has the content (P1).
+#[test]
+fn a_close_of_what_is_held_does_not_call_it_uploaded() {
+    both(
+        |options| options.write_back = "close = \"remote\"\nfsync = \"remote\"".to_owned(),
+        |cloud, mount| {
+            let theirs = pattern(82, LARGE);
+            cloud.put("data/file", &pattern(81, LARGE));
+            let file = open_rw(&mount.path("file"));
+            file.write_all_at(b"local", 20_000_000).unwrap();
+            cloud.put("data/file", &theirs);
+            assert_eq!(errno(file.sync_all()), Some(libc::EIO));
+            file.write_all_at(b"more", 10).unwrap();
+            assert_eq!(errno(close(file)), Some(libc::EIO));
+            cloud.holds("data/file", &theirs);
+            until("it is shown as held", || mount.status().torn.len() == 1);
+            let discarded = mount.run(&["recover", "discard"], &["file", "--yes"]);
+            assert!(discarded.status.success(), "{}", shown(&discarded));
+            cloud.holds("data/file", &theirs);
+        },
+    );
+}
+
+#[test]
+fn a_close_that_waits_for_the_rest_of_a_file_ends_when_it_is_removed() {
+    both(remote_close, |cloud, mount| {
+        cloud.put("data/file", &pattern(83, LARGE));
+        let file = open_rw(&mount.path("file"));
+        file.write_all_at(b"local", 20_000_000).unwrap();
+        cloud.fault("GET", "object", "data/file", Action::Delay(15_000), 100);
+        let closing = std::thread::spawn(move || close(file));
+        until("the rest is asked for", || cloud.count("GET", "data/file") > 0);
+        assert!(!closing.is_finished());
+        let removed = std::time::Instant::now();
+        fs::remove_file(mount.path("file")).unwrap();
+        closing.join().unwrap().unwrap();
+        let waited = removed.elapsed();
+        assert!(waited < Duration::from_secs(10), "{waited:?}");
+    });
 }
