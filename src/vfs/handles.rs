@@ -32,8 +32,6 @@ pub(super) struct Handle {
     /// Each write is on the disk before it returns: opened with O_DSYNC or O_SYNC, and served directly,
     /// where the kernel does not ask for it by FSYNC.
     pub(super) sync: bool,
-    /// Opened with O_DIRECT.
-    pub(super) direct: bool,
     pub(super) source: Source,
 }
 
@@ -71,11 +69,6 @@ impl Handles {
             handle.flushed = true;
         }
         table.values().filter(|handle| handle.ino == ino && handle.write).all(|handle| handle.flushed)
-    }
-
-    /// Whether writes with O_DIRECT may be under way in an inode.
-    pub(super) fn has_direct(&self, ino: Ino) -> bool {
-        self.table().values().any(|handle| handle.ino == ino && handle.write && handle.direct)
     }
 
     /// The content of an inode has arrived whole: its handles go on from the file.

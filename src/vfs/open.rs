@@ -252,6 +252,7 @@ impl Vfs {
         state.mode = Some(mode);
         state.count += 1;
         state.writers += u32::from(write);
+        state.direct |= write && flags & libc::O_DIRECT != 0;
         self.inner.namespace.touch(|tree| {
             if let Some(inode) = tree.get_mut(ino) {
                 inode.handles += 1;
@@ -265,8 +266,7 @@ impl Vfs {
         let asked = write && self.inner.options.close == ClosePolicy::Remote;
         let opener = if asked { disk::process_of(caller.pid) } else { None };
         let sync = flags & libc::O_DSYNC != 0 && matches!(mode, Mode::Direct);
-        let direct = flags & libc::O_DIRECT != 0;
-        let fh = self.inner.handles.insert(Handle { ino, write, opener, flushed: false, sync, direct, source });
+        let fh = self.inner.handles.insert(Handle { ino, write, opener, flushed: false, sync, source });
         let mode = match mode {
             Mode::Passthrough(id) => OpenMode::Passthrough(id),
             Mode::Cached => OpenMode::Cached { keep: false },

@@ -270,10 +270,7 @@ impl Vfs {
         };
         // What was taken from under a writer is one version whatever has become of the file since.
         let chased = how == How::Chased;
-        // Nor does a mark tell when a write with O_DIRECT ends: it moves the times at its begin, holds no lock
-        // that a seek would wait for, and no sync waits for it. Its handle lives as long as it is under way.
-        let exact = still.exact && !chased && !self.inner.handles.has_direct(ino);
-        let still = Still { exact, ..still };
+        let still = Still { exact: still.exact && !chased, ..still };
         let recorded = match self.record(ino, backing, (!chased).then_some(&file), still).await {
             Ok(Some(generation)) => generation,
             ended => {
@@ -331,6 +328,7 @@ impl Vfs {
         still: Still,
         state: &mut OpenState,
     ) -> Result<Option<(u64, crate::namespace::Commit)>> {
+        let direct = state.direct;
         let Some(session) = state.session.as_mut() else { return Ok(None) };
         if let Some(file) = file
             && !same_mark(&mark(file)?, &still.mark)
@@ -359,7 +357,10 @@ impl Vfs {
             Some(generation)
         });
         let Some(generation) = generation else { return Ok(None) };
-        session.version = Some(Version { generation, mark: still.mark, exact: still.exact });
+        // No mark tells when a write with O_DIRECT ends: it moves the times at its begin, holds no lock that a
+        // seek would wait for, and no sync waits for it.
+        let exact = still.exact && !direct;
+        session.version = Some(Version { generation, mark: still.mark, exact });
         Ok(Some((generation, commit)))
     }
 

@@ -73,6 +73,8 @@ pub(super) struct OpenState {
     /// Those of them that may write.
     pub(super) writers: u32,
     pub(super) session: Option<Session>,
+    /// One of the handles of the session was opened with O_DIRECT.
+    pub(super) direct: bool,
     /// Content that is still arriving, and its backing file.
     pub(super) fill: Option<(Fill, BackingNo)>,
     /// What the backing file told last of what is here of it (C7, J5), in this session.
