@@ -12,8 +12,6 @@
 
 use std::collections::BTreeMap;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
-
 use crate::checksum::combine;
 use crate::failpoint;
 use crate::journal::{AttemptKind, AttemptRow, PartRow, Remote};
@@ -66,12 +64,7 @@ impl Uploader {
         };
         let copying = Copying { job, attempt: &attempt, upload_id: &upload_id, plan: &plan, from };
         let missing: Vec<u32> = (1..=plan.count()).filter(|number| !have.contains_key(number)).collect();
-        let copied: StepResult<Vec<Part>> = stream::iter(missing)
-            .map(|number| self.copy_one_part(&copying, number))
-            .buffer_unordered(self.inner.options.parallel_parts)
-            .try_collect()
-            .await;
-        let copied = match copied {
+        let copied = match self.all_parts(missing, |number| self.copy_one_part(&copying, number)).await {
             Ok(copied) => copied,
             Err(StepError::Store(error)) if matches!(error.kind, ErrorKind::Precondition | ErrorKind::NotFound) => {
                 // The source changed under the copy: the next look sees to what it is now.

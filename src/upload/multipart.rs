@@ -10,8 +10,9 @@
 //! 5. Verify, then the one transaction.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 
 use crate::checksum::{combine, crc64, hex, md5};
 use crate::failpoint;
@@ -71,11 +72,8 @@ impl Uploader {
         let already: u64 = have.values().map(|(part, _)| part.size).sum();
         self.progress(job, already);
         let missing: Vec<u32> = (1..=plan.count()).filter(|number| !have.contains_key(number)).collect();
-        let sent: Vec<(u32, Part, Crc64)> = stream::iter(missing)
-            .map(|number| self.send_part(job, &attempt, &upload_id, backing, &plan, number))
-            .buffer_unordered(self.inner.options.parallel_parts)
-            .try_collect()
-            .await?;
+        let sent =
+            self.all_parts(missing, |number| self.send_part(job, &attempt, &upload_id, backing, &plan, number)).await?;
         let mut parts = have;
         for (number, part, crc) in sent {
             parts.insert(number, (part, crc));
@@ -209,6 +207,32 @@ impl Uploader {
         commit.durable().await?;
         self.book().attempts.insert(attempt.attempt, attempt.clone());
         Ok(upload_id)
+    }
+
+    /// Some parts side by side. After a failure no further one begins; those under way are awaited: cut
+    /// short they might have arrived without their rows, and would travel once more.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub(super) async fn all_parts<T, F: Future<Output = StepResult<T>>>(
+        &self,
+        numbers: Vec<u32>,
+        part: impl Fn(u32) -> F,
+    ) -> StepResult<Vec<T>> {
+        let failed = AtomicBool::new(false);
+        let begin = |number| {
+            let begun = (!failed.load(Ordering::Relaxed)).then(|| part(number));
+            let failed = &failed;
+            async move {
+                let ended = begun?.await;
+                failed.fetch_or(ended.is_err(), Ordering::Relaxed);
+                Some(ended)
+            }
+        };
+        let parallel = self.inner.options.parallel_parts;
+        let ended: Vec<StepResult<T>> =
+            stream::iter(numbers).map(begin).buffer_unordered(parallel).filter_map(std::future::ready).collect().await;
+        ended.into_iter().collect()
     }
 
     /// The parts that need not be sent again: the store lists them, and our rows agree.

@@ -184,6 +184,24 @@ async fn a_copy_in_parts_goes_on_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_under_way_when_another_one_fails_are_not_lost() {
+    let world = World::new(by_parts()).await;
+    put_foreign(&world, "f", large(1)).await;
+    parts_meet(&world, Action::Delay(500), 0, 2);
+    parts_meet(&world, denied(), 0, 1);
+    world.rooms.rename((ROOT, "f"), (ROOT, "g")).await;
+    world.until("a part is refused", |world| !world.rooms.uploader.status().failures.is_empty()).await;
+    world.rooms.uploader.retry();
+    world.settled().await;
+    assert!(world.emulator.faults().is_empty());
+    assert!(world.object("g").unwrap() == large(1));
+    let asked =
+        world.emulator.requests().iter().filter(|one| one.sub_resource.iter().any(|own| own == "partNumber")).count();
+    assert_eq!(asked, MANY_PARTS + 1, "only the refused one twice");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_in_parts_that_nothing_wants_any_more_is_aborted() {
     for removed in [true, false] {
         let world = half_copied().await;
