@@ -10,7 +10,7 @@ use crate::types::{Crc64, FileKind, Ino, TimeNs};
 use super::Uploader;
 use super::error::{StepError, StepResult};
 use super::mover::of_namespace;
-use super::plan::Job;
+use super::plan::{Job, is_vacant};
 use super::queue::Next;
 use super::status::Flight;
 
@@ -200,6 +200,13 @@ impl Uploader {
                 if !self.is_ours(&meta) && self.adopt_marker(attempt, &remote).await? {
                     return Ok(StepError::Changed);
                 }
+                // What a renamed directory has there is no other host's: it is settled first (R5).
+                let (target, key) = (attempt.target, &attempt.key);
+                self.inner.namespace.settle_key(target, key).await.map_err(of_namespace)?;
+                if !self.is_ours(&meta) && self.is_known_there(attempt, &remote) {
+                    self.changed(attempt.ino);
+                    return Ok(StepError::Changed);
+                }
                 // A move never overwrites (R5): what moves stands aside.
                 if !self.is_ours(&meta)
                     && let Some(other) = self.inner.namespace.give_way(attempt.ino).await.map_err(of_namespace)?
@@ -229,6 +236,18 @@ impl Uploader {
                 Ok(StepError::Store(error))
             }
         }
+    }
+
+    /// What was found at an attempt's key is a version that another inode has there, or had: the next
+    /// plan sees to it.
+    fn is_known_there(&self, attempt: &AttemptRow, found: &Remote) -> bool {
+        let (target, key, ino) = (attempt.target, &attempt.key, attempt.ino);
+        self.inner.namespace.read(|tree| {
+            let owed = tree.removal(target, key).is_some_and(|owed| owed.etag == found.etag);
+            let others = tree.at_remote(target, key).iter().filter(|other| **other != ino);
+            let mut versions = others.filter_map(|other| tree.get(*other)?.row.remote.as_ref());
+            !is_vacant(tree, ino, key) && (owed || versions.any(|version| version.etag == found.etag))
+        })
     }
 
     /// N1: a marker never goes over an existing one: another host's is the directory's. `false`: it

@@ -19,7 +19,7 @@ use crate::types::Ino;
 
 use super::Uploader;
 use super::error::{StepError, StepResult};
-use super::plan::{Expected, Step};
+use super::plan::{Expected, Step, is_vacant};
 use super::queue::{Next, Work};
 
 /// Children of one directory that wait for their copies at once: what bounds memory, and how long a
@@ -337,7 +337,8 @@ impl Uploader {
             return Ok(false);
         }
         let settled = self.inner.namespace.settle_key(job.mapping.target, &job.key).await;
-        settled.map_err(of_namespace)
+        // A page of the mover may have been quicker: the step was planned before anybody knew.
+        Ok(settled.map_err(of_namespace)? || self.inner.namespace.read(|tree| !is_vacant(tree, job.ino, &job.key)))
     }
 
     /// Directories, at or below one (`None`: anywhere), that may still have something to move.

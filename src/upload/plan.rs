@@ -238,6 +238,11 @@ fn occupants(tree: &Tree, inode: &Inode, key: &Key) -> Occupied {
     Occupied::Free(own.or(removed).map_or(Expected::Absent, Expected::Version))
 }
 
+/// As far as is known, nothing stands at the key that an inode's step would change.
+pub(super) fn is_vacant(tree: &Tree, ino: Ino, key: &Key) -> bool {
+    tree.get(ino).is_some_and(|inode| matches!(occupants(tree, inode, key), Occupied::Free(Expected::Absent)))
+}
+
 /// `other` stands in the way of `ino` and will not leave by itself: it is held by a program, or it
 /// waits, in a circle, for `ino`.
 fn needs_displacing(tree: &Tree, other: Ino, ino: Ino) -> bool {

@@ -428,6 +428,69 @@ async fn directories_that_change_places_bring_what_was_never_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_page_shows_while_a_key_is_looked_at_is_no_conflict() {
+    let objects: Tree = &[("a/same", b"of a"), ("b/same", b"of b")];
+    let world = World::with_objects(options(), objects).await;
+    // Whichever of the two is the first to look at the other's key: the other becomes known meanwhile.
+    for name in ["a/same", "b/same"] {
+        world.fault("HEAD", name, Action::Delay(700), 1);
+    }
+    let exchange = libc::RENAME_EXCHANGE;
+    world.rooms.vfs.rename(ROOT, OsStr::new("a"), ROOT, OsStr::new("b"), exchange, CALLER).await.unwrap();
+    ended(&world).await;
+    assert!(world.emulator.faults().is_empty(), "both keys were looked at");
+    assert_eq!(bucket(&world), tree(&[("a/same", "of b"), ("b/same", "of a")]));
+    assert_eq!(world.rooms.uploader.status().counters.conflicts, 0);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_renamed_while_it_is_listed_is_listed_again() {
+    let world = World::with_objects(options(), SMALL).await;
+    hold(&world, "new/");
+    let old = dir(&world, "old").await;
+    let matching = ferryfs::emulator::Match { method: Some("GET".to_owned()), ..Default::default() };
+    world.emulator.add_fault(ferryfs::emulator::Fault::new(matching, Action::Delay(700)));
+    let vfs = world.rooms.vfs.clone();
+    let listed = tokio::spawn(async move { vfs.opendir(old, CALLER).await.map(|fh| vfs.releasedir(fh)) });
+    world.until("it is listed", |world| world.emulator.faults().len() == 1).await;
+    world.rooms.rename((ROOT, "old"), (ROOT, "new")).await;
+    listed.await.unwrap().unwrap();
+    assert_eq!(world.rooms.names(old).await, ["a", "b", "sub"]);
+    go_on(&world).await;
+    ended(&world).await;
+    assert_eq!(bucket(&world), tree(&[("new/a", "a"), ("new/b", "b"), ("new/sub/c", "c"), ("new/sub/deep/d", "d")]));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_moves_while_its_attributes_are_asked_for_stays_found() {
+    let world = World::with_objects(options(), &[]).await;
+    let mut headers = ferryfs::store::ObjectHeaders::default();
+    headers.metadata.insert("mode".to_owned(), 0o100_640.to_string());
+    let put = ferryfs::store::PutOptions { headers, ..Default::default() };
+    world.store.put(&ferryfs::types::Key(format!("{PREFIX}old/a")), b"a".as_slice().into(), put).await.unwrap();
+    hold(&world, "new/");
+    world.rooms.rename((ROOT, "old"), (ROOT, "new")).await;
+    let new = dir(&world, "new").await;
+    assert_eq!(world.rooms.names(new).await, ["a"]);
+    world.until("its copy is refused", |world| !world.rooms.uploader.status().failures.is_empty()).await;
+    // Answered when the object has left that key.
+    world.fault("HEAD", "old/a", Action::Delay(2_000), 1);
+    let vfs = world.rooms.vfs.clone();
+    let looked = tokio::spawn(async move { vfs.lookup(new, OsStr::new("a"), CALLER).await });
+    world.until("it is asked for", |world| world.emulator.faults().len() == 1).await;
+    go_on(&world).await;
+    world.until("it has moved", |world| world.keys() == ["new/a"]).await;
+    assert_eq!(looked.await.unwrap().unwrap().stat.mode, 0o640);
+    ended(&world).await;
+    assert_eq!(world.rooms.names(new).await, ["a"]);
+    assert_eq!(world.rooms.uploader.status().counters.copies, 1);
+    assert_eq!(bucket(&world), tree(&[("new/a", "a")]));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attributes_and_markers_move_with_what_nobody_has_seen() {
     let world = World::with_objects(options(), &[]).await;
     let put = async |name: &str, mode: u32, bytes: &'static [u8]| {
