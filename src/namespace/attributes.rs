@@ -22,39 +22,47 @@ impl Namespace {
     /// # Errors
     /// The store failed or is offline; the object is gone ([`Error::NotFound`]).
     pub async fn ensure_attributes(&self, ino: Ino) -> Result<Ino> {
-        let asked = self.read(|tree| {
-            let inode = tree.get(ino).ok_or(Error::NotFound)?;
-            if inode.row.attrs_known || tree.is_top(ino) || !inode.row.linked {
-                return Ok(None);
+        loop {
+            let asked = self.read(|tree| {
+                let inode = tree.get(ino).ok_or(Error::NotFound)?;
+                if inode.row.attrs_known || tree.is_top(ino) || !inode.row.linked {
+                    return Ok(None);
+                }
+                let mapping = tree.mapping_of(ino).cloned().ok_or(Error::NotFound)?;
+                let key = tree.place(ino).ok_or(Error::NotFound)?;
+                Ok::<_, Error>(Some((mapping, key, inode.row.kind)))
+            })?;
+            let Some((mapping, key, kind)) = asked else { return Ok(ino) };
+            if mapping.is_offline() {
+                return Err(Error::Offline(mapping.store.name().to_owned()));
             }
-            let mapping = tree.mapping_of(ino).cloned().ok_or(Error::NotFound)?;
-            // Renamed and not copied yet, it is still at its old key.
-            let there = inode.row.remote.as_ref().map(|remote| remote.key.clone());
-            let key = there.or_else(|| tree.key(ino)).ok_or(Error::NotFound)?;
-            Ok::<_, Error>(Some((mapping, key, inode.row.kind)))
-        })?;
-        let Some((mapping, key, kind)) = asked else { return Ok(ino) };
-        if mapping.is_offline() {
-            return Err(Error::Offline(mapping.store.name().to_owned()));
-        }
-        let head = mapping.store.head(&key, HeadOptions::default()).await;
-        mapping.observe(&head);
-        match head {
-            // Content under the marker's key is a file's (N2): the directory has no marker.
-            Ok(meta) if kind == FileKind::Dir && meta.size > 0 => {
-                self.without_marker(ino);
-                Ok(ino)
+            let head = mapping.store.head(&key, HeadOptions::default()).await;
+            mapping.observe(&head);
+            // Copied to another name while the store was asked: the answer is of a key that it has left.
+            // Each turn is one move of the object.
+            if self.read(|tree| tree.get(ino).is_some() && tree.place(ino).as_ref() != Some(&key)) {
+                continue;
             }
-            Ok(meta) => self.take_attributes(ino, &mapping, meta).await,
-            Err(error) if error.kind == ErrorKind::NotFound && kind == FileKind::Dir => {
-                self.without_marker(ino);
-                Ok(ino)
+            let taken = match head {
+                // Content under the marker's key is a file's (N2): the directory has no marker.
+                Ok(meta) if kind == FileKind::Dir && meta.size > 0 => {
+                    self.without_marker(ino);
+                    Ok(Some(ino))
+                }
+                Ok(meta) => self.take_attributes(ino, &mapping, meta).await,
+                Err(error) if error.kind == ErrorKind::NotFound && kind == FileKind::Dir => {
+                    self.without_marker(ino);
+                    Ok(Some(ino))
+                }
+                Err(error) if error.kind == ErrorKind::NotFound => {
+                    self.confirm(ino).await;
+                    Err(Error::NotFound)
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Some(current) = taken? {
+                return Ok(current);
             }
-            Err(error) if error.kind == ErrorKind::NotFound => {
-                self.confirm(ino).await;
-                Err(Error::NotFound)
-            }
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -67,7 +75,8 @@ impl Namespace {
         });
     }
 
-    async fn take_attributes(&self, ino: Ino, mapping: &Mapping, meta: ObjectMeta) -> Result<Ino> {
+    /// `None`: the object has left the key that was asked.
+    async fn take_attributes(&self, ino: Ino, mapping: &Mapping, meta: ObjectMeta) -> Result<Option<Ino>> {
         let (kind, attrs) = attributes_of(&meta, &mapping.defaults);
         let symlink = match kind {
             FileKind::Symlink if meta.size <= LINK_MAX => Some(read_link(mapping, &meta).await?),
@@ -86,11 +95,16 @@ impl Namespace {
         };
         let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
         let ((current, replaced), commit) = self.update(Durability::Buffered, |tree, ops| {
-            ops.push(Op::PutAttribute(row.clone()));
-            let Some(inode) = tree.get(ino) else { return (None, Vec::new()) };
+            let Some(inode) = tree.get(ino) else { return (Err(Error::NotFound), Vec::new()) };
             if inode.row.attrs_known {
-                return (Some(ino), Vec::new());
+                return (Ok(Some(ino)), Vec::new());
             }
+            if inode.row.linked && tree.place(ino).as_ref() != Some(&meta.key) {
+                // Its old key, taken back as its version's, would be copied once more or, removed by
+                // then, cost it its name.
+                return (Ok(None), Vec::new());
+            }
+            ops.push(Op::PutAttribute(row.clone()));
             let same_version =
                 inode.row.remote.as_ref().is_none_or(|remote| remote.etag == meta.etag || inode.is_dir());
             if tree.is_pending(ino) {
@@ -111,12 +125,13 @@ impl Namespace {
                     inode.row.xattrs = row.xattrs;
                     tree.persist(ino, ops);
                 }
-                return (Some(ino), Vec::new());
+                return (Ok(Some(ino)), Vec::new());
             }
             if !(inode.row.kind == kind && same_version) {
                 let (dir, name) = (inode.row.parent, inode.row.name.clone());
                 let replaced = tree.obsolete(dir, &name, moment.now, ops);
-                return (tree.discover(dir, &name, &meta, Some(&row), moment), replaced);
+                let current = tree.discover(dir, &name, &meta, Some(&row), moment).ok_or(Error::NotFound);
+                return (current.map(Some), replaced);
             }
             tree.set_remote(ino, Some(remote_of(&meta)));
             if let Some(inode) = tree.get_mut(ino) {
@@ -127,11 +142,11 @@ impl Namespace {
                 inode.row.ctime = meta.last_modified.unwrap_or(moment.now);
                 inode.checked = Some(moment.began);
             }
-            (Some(ino), Vec::new())
+            (Ok(Some(ino)), Vec::new())
         });
         commit.in_background();
         self.announce(replaced);
-        current.ok_or(Error::NotFound)
+        current
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 
@@ -96,7 +97,7 @@ impl Namespace {
         let now = self.clock().monotonic();
         let ttl = self.attr_ttl();
         let exclusive = self.read(|tree| tree.mapping_of(parent).is_some_and(|mapping| mapping.exclusive));
-        let fresh = |at: Option<std::time::Duration>| at.is_some_and(|at| exclusive || now < at + ttl);
+        let fresh = |at: Option<Duration>| at.is_some_and(|at| exclusive || now < at + ttl);
         self.read(|tree| {
             let dir = tree.get(parent).ok_or(Error::NotFound)?;
             let state = dir.dir.as_ref().ok_or(Error::NotDirectory)?;
@@ -170,6 +171,15 @@ impl Namespace {
         };
         let asked = self.clock().monotonic();
         let _one_at_a_time = gate.lock().await;
+        loop {
+            if let Some(whole) = self.list_once(dir, first_page_only, asked).await? {
+                return Ok(whole);
+            }
+        }
+    }
+
+    /// As [`Namespace::list_dir`], which keeps others away. `None`: the directory was renamed meanwhile.
+    async fn list_once(&self, dir: Ino, first_page_only: bool, asked: Duration) -> Result<Option<bool>> {
         let (mapping, prefix, since) = self.read(|tree| {
             let mapping = tree.mapping_of(dir).cloned().ok_or(Error::NotFound)?;
             let prefix = tree.prefix(dir).ok_or(Error::NotFound)?;
@@ -177,7 +187,7 @@ impl Namespace {
             Ok::<_, Error>((mapping, prefix, since))
         })?;
         if since.is_some_and(|at| at >= asked) {
-            return Ok(true);
+            return Ok(Some(true));
         }
         let moment = Moment { began: self.clock().monotonic(), now: self.clock().now() };
         let mut listed = Listed::default();
@@ -199,19 +209,29 @@ impl Namespace {
                 }
             });
             if first_page_only {
-                return Ok(false);
+                return Ok(Some(false));
             }
         }
         let known = self.known_attributes(&mapping, &prefix).await?;
         let mut sources = self.list_sources(dir, &mapping).await?;
-        let ((replaced, doubts), commit) = self.update(Durability::Buffered, |tree, ops| {
+        let (merged, commit) = self.update(Durability::Buffered, |tree, ops| {
+            // What was listed at its old name belongs to it by way of a source that nobody has asked:
+            // merged as it is, the directory would pass for empty.
+            let renamed = tree.prefix(dir).is_some_and(|own| own != prefix);
+            let listed_all = |tree: &Tree| {
+                tree.sources(dir).iter().all(|own| sources.iter().any(|at| at.source.prefix == own.prefix))
+            };
+            if renamed || !listed_all(tree) {
+                return None;
+            }
             let merged = tree.merge_dir(dir, &mut listed, &known, moment, ops);
             for at in &mut sources {
                 tree.merge_source(dir, at, moment, ops);
             }
-            merged
+            Some(merged)
         });
         commit.in_background();
+        let Some((replaced, doubts)) = merged else { return Ok(None) };
         self.announce(replaced);
         stream::iter(doubts.missing).for_each_concurrent(HEADS, |ino| self.confirm(ino)).await;
         stream::iter(doubts.risen)
@@ -223,7 +243,7 @@ impl Namespace {
                 }
             })
             .await;
-        Ok(true)
+        Ok(Some(true))
     }
 
     pub(super) async fn known_attributes(&self, mapping: &Mapping, prefix: &str) -> Result<HashMap<Key, AttributeRow>> {
@@ -244,16 +264,17 @@ impl Namespace {
 
     /// R7: an own object that a listing does not show is dropped only if a HEAD agrees.
     pub(super) async fn confirm(&self, ino: Ino) {
-        let began = self.clock().monotonic();
-        let found = self.read(|tree| {
-            let inode = tree.get(ino)?;
-            let key = inode.row.remote.as_ref().map(|remote| remote.key.clone()).or_else(|| tree.key(ino))?;
-            Some((tree.mapping_of(ino)?.clone(), key))
-        });
+        let found = self.read(|tree| Some((tree.mapping_of(ino)?.clone(), tree.place(ino)?)));
         let Some((mapping, key)) = found else { return };
+        let began = self.clock().monotonic();
+        // What was stored or copied meanwhile is not what the HEAD told of: the next look sees to it.
+        let outdated = |tree: &Tree| {
+            let settled = tree.get(ino).and_then(|inode| inode.settled);
+            settled.is_some_and(|settled| settled >= began) || tree.place(ino).as_ref() != Some(&key)
+        };
         match mapping.store.head(&key, HeadOptions::default()).await {
             Ok(meta) => {
-                self.take_version(ino, &meta, began);
+                self.take_version(ino, &meta, began, outdated);
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
                 let now = self.clock().now();
@@ -261,8 +282,7 @@ impl Namespace {
                     let Some(inode) = tree.get(ino) else { return Vec::new() };
                     let (dir, name) = (inode.row.parent, inode.row.name.clone());
                     let implicit = inode.is_dir() && !tree.is_empty(ino);
-                    let later = inode.settled.is_some_and(|settled| settled >= began);
-                    if tree.holds_pending(ino) || later || implicit || tree.child(dir, &name) != Some(ino) {
+                    if outdated(tree) || tree.holds_pending(ino) || implicit || tree.child(dir, &name) != Some(ino) {
                         return Vec::new();
                     }
                     tree.obsolete(dir, &name, now, ops)
@@ -275,26 +295,28 @@ impl Namespace {
     }
 
     /// Takes over what a HEAD begun at `began` says of an inode's key: nothing if it is the version that
-    /// is known, or one of ours has come since.
-    fn take_version(&self, ino: Ino, meta: &ObjectMeta, began: std::time::Duration) -> Option<Ino> {
+    /// is known, or the answer is outdated.
+    fn take_version(&self, ino: Ino, meta: &ObjectMeta, began: Duration, outdated: impl Fn(&Tree) -> bool) {
         let moment = Moment { began, now: self.clock().now() };
-        let ((current, replaced), commit) = self.update(Durability::Buffered, |tree, ops| {
-            let Some(inode) = tree.get_mut(ino) else { return (None, Vec::new()) };
+        let (replaced, commit) = self.update(Durability::Buffered, |tree, ops| {
+            if outdated(tree) {
+                return Vec::new();
+            }
+            let Some(inode) = tree.get(ino) else { return Vec::new() };
             if inode.row.remote.as_ref().is_some_and(|remote| remote.etag == meta.etag) {
                 tree.seen_again(ino, meta, moment);
-                return (Some(ino), Vec::new());
+                return Vec::new();
             }
             let (dir, name) = (inode.row.parent, inode.row.name.clone());
-            let later = inode.settled.is_some_and(|settled| settled >= began);
-            if later || tree.holds_pending(ino) || !tree.get(ino).is_some_and(|inode| inode.row.linked) {
-                return (Some(ino), Vec::new());
+            if tree.holds_pending(ino) || !tree.get(ino).is_some_and(|inode| inode.row.linked) {
+                return Vec::new();
             }
             let replaced = tree.obsolete(dir, &name, moment.now, ops);
-            (tree.discover(dir, &name, meta, None, moment), replaced)
+            tree.discover(dir, &name, meta, None, moment);
+            replaced
         });
         commit.in_background();
         self.announce(replaced);
-        current
     }
 
     /// Whether anything lies below a prefix that is not on its way out.

@@ -266,6 +266,13 @@ impl Tree {
         Some(Key(format!("{prefix}{}{slash}", self.key_path(ino)?)))
     }
 
+    /// The key of the object that an inode is about: that of its version, which a rename leaves behind
+    /// until it is copied, or else the wanted one.
+    pub(crate) fn place(&self, ino: Ino) -> Option<Key> {
+        let remote = self.get(ino)?.row.remote.as_ref();
+        remote.map(|remote| remote.key.clone()).or_else(|| self.key(ino))
+    }
+
     /// The prefix of the keys of a directory's entries: empty or ending with `/`.
     pub fn prefix(&self, dir: Ino) -> Option<String> {
         match self.key(dir) {
