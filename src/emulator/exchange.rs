@@ -151,18 +151,22 @@ impl Exchange {
         }
     }
 
-    /// Logs an object version that this request stored.
-    pub(super) fn stored(&self, how: &str, object: &Object) {
-        self.state.log.stored(StoreRecord {
-            request: self.entry.seq(),
-            time_ns: object.modified_ns,
-            how: how.to_owned(),
-            bucket: self.call.bucket().to_owned(),
-            key: object.key.clone(),
-            etag: object.etag.clone(),
-            size: object.size,
-            crc64: object.crc64,
-        });
+    /// Logs the object version that this request stores. To be called by the work that stores it: the
+    /// request itself ends unseen where its client has gone.
+    pub(super) fn note_of(&self, how: &'static str) -> impl FnOnce(&Object) + Send + 'static {
+        let (state, request, bucket) = (self.state.clone(), self.entry.seq(), self.call.bucket().to_owned());
+        move |object| {
+            state.log.stored(StoreRecord {
+                request,
+                time_ns: object.modified_ns,
+                how: how.to_owned(),
+                bucket,
+                key: object.key.clone(),
+                etag: object.etag.clone(),
+                size: object.size,
+                crc64: object.crc64,
+            });
+        }
     }
 }
 

@@ -87,14 +87,15 @@ pub(super) async fn copy(exchange: &mut Exchange, bucket: Arc<Bucket>, key: Stri
     };
     let parts = object.parts.min(1);
     let forbid = headers::forbids_overwrite(&exchange.call);
+    let note = exchange.note_of("copy");
     let copied = blocking(move || {
         let blobs = bucket.link(&object)?;
         let crc64 = object.crc64;
-        bucket.put(NewObject { key, etag, crc64, modified_ns: now_ns, parts, kept, blobs }, forbid)
+        let new = NewObject { key, etag, crc64, modified_ns: now_ns, parts, kept, blobs };
+        bucket.put(new, forbid).inspect(|copied| note(copied))
     })
     .await
     .map_err(|error: PutError| Stop::from(error))?;
-    exchange.stored("copy", &copied);
     let etag = format!("\"{}\"", copied.etag);
     let crc64 = copied.crc64.to_string();
     let out = result("CopyObjectResult", &etag, &crc64, copied.modified_ns);

@@ -82,10 +82,9 @@ pub(super) async fn complete(
     let now_ns = exchange.state.now_ns();
     let forbid = headers::forbids_overwrite(&exchange.call);
     let name = bucket.name().to_owned();
-    let object = blocking(move || bucket.complete(&key, &id, &listed, LEAST_PART_BYTES, forbid, now_ns))
-        .await
-        .map_err(refuse)?;
-    exchange.stored("complete", &object);
+    let note = exchange.note_of("complete");
+    let completing = move || bucket.complete(&key, &id, &listed, LEAST_PART_BYTES, forbid, now_ns);
+    let object = blocking(move || completing().inspect(|object| note(object))).await.map_err(refuse)?;
     let host = &exchange.call.host;
     let location = format!("http://{host}{}", exchange.call.raw_path);
     let out = Writer::default().open("CompleteMultipartUploadResult").leaf("Location", location);

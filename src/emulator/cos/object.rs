@@ -58,8 +58,8 @@ pub(super) async fn put(exchange: &mut Exchange, bucket: Arc<Bucket>, key: Strin
         kept,
         blobs: vec![received.blob],
     };
-    let object = blocking(move || bucket.put(new, forbid)).await?;
-    exchange.stored("put", &object);
+    let note = exchange.note_of("put");
+    let object = blocking(move || bucket.put(new, forbid).inspect(|object| note(object))).await?;
     let reply = Reply::empty(200).with("ETag", format!("\"{}\"", object.etag));
     Ok(reply.with("x-cos-hash-crc64ecma", object.crc64.to_string()))
 }
