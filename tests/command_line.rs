@@ -6,11 +6,11 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ferryfs::control;
-use harness::{Answer, BINARY};
+use harness::{Answer, BINARY, Guarded};
 
 struct Room {
     dir: tempfile::TempDir,
@@ -164,16 +164,6 @@ fn entry_name(mount: &Path) -> String {
     let hash = sha2::Sha256::digest(mount.as_os_str().as_bytes());
     let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("{hex}.json")
-}
-
-/// Kills the child if the test does not get to its end.
-struct Guarded(Child);
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -5,20 +5,10 @@ mod harness;
 
 use std::fs;
 use std::io::Write;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{Cloud, Mount, Options, PATIENCE};
-
-/// Killed and waited for, if the test does not get to its end.
-struct Guarded(Child);
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use harness::{Cloud, Guarded, Mount, Options, PATIENCE};
 
 /// execve(2) closes what is marked close-on-exec, and waits for our answer to each close while the
 /// kernel lets nobody look at some of the process's files in /proc: the daemon must not look at those.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps, UTIME_NOW, fallocate, utimensat};
 
 use super::both;
-use super::harness::{errno, pattern};
+use super::harness::{Mapping, errno, pattern};
 
 #[test]
 fn a_file_is_stored_announced_and_read_back() {
@@ -253,42 +253,4 @@ fn times_are_in_the_order_of_what_happened() {
 
 fn open_rw(path: &std::path::Path) -> File {
     fs::OpenOptions::new().read(true).write(true).open(path).unwrap()
-}
-
-/// mmap(2), shared.
-struct Mapping {
-    start: *mut libc::c_void,
-    length: usize,
-}
-
-#[expect(unsafe_code, reason = "mmap has no safe form")]
-impl Mapping {
-    fn new(file: &File, length: usize) -> Mapping {
-        use std::os::fd::AsRawFd;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; the descriptor is open.
-        let start =
-            unsafe { libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
-        assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-        Mapping { start, length }
-    }
-
-    fn store(&self, at: usize, bytes: &[u8]) {
-        assert!(at + bytes.len() <= self.length);
-        // SAFETY: within the mapping, which nothing in this process has a reference into.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.cast::<u8>().add(at), bytes.len()) };
-    }
-
-    fn sync(&self) {
-        // SAFETY: the whole mapping, as mmap returned it.
-        assert_eq!(unsafe { libc::msync(self.start, self.length, libc::MS_SYNC) }, 0);
-    }
-}
-
-#[expect(unsafe_code, reason = "mmap has no safe form")]
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the whole mapping; nobody uses it after this.
-        unsafe { libc::munmap(self.start, self.length) };
-    }
 }

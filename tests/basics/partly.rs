@@ -11,7 +11,7 @@ use ferryfs::emulator::{Action, Side};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::both;
-use super::harness::{Cloud, Mount, Options, errno, pattern, shown, until};
+use super::harness::{Cloud, Mapping, Mount, Options, errno, pattern, shown, until};
 use super::remote::{close, remote_close};
 
 const MIB: usize = 1 << 20;
@@ -186,19 +186,19 @@ fn mappings_of_a_file_that_is_partly_here_are_read_and_stored_through() {
             let mut model = pattern(51, LARGE);
             cloud.put("data/file", &model);
             let file = open_rw(&mount.path("file"));
-            let mut mapping = Mapping::new(&file, LARGE);
+            let mapping = Mapping::new(&file, LARGE);
             for (round, at) in [0, 5_000_000, LARGE - 4096].into_iter().enumerate() {
-                assert!(mapping.bytes()[at..at + 4096] == model[at..at + 4096], "page at {at}");
+                assert!(mapping.load(at, 4096) == model[at..at + 4096], "page at {at}");
                 let text = format!("stored through a mapping {round}");
-                mapping.bytes()[at + 10..at + 10 + text.len()].copy_from_slice(text.as_bytes());
+                mapping.store(at + 10, text.as_bytes());
                 model[at + 10..at + 10 + text.len()].copy_from_slice(text.as_bytes());
                 file.write_all_at(b"and written beside it", at as u64 + 2000).unwrap();
                 model[at + 2000..at + 2021].copy_from_slice(b"and written beside it");
-                assert!(mapping.bytes()[at..at + 4096] == model[at..at + 4096], "page at {at}, stored to");
+                assert!(mapping.load(at, 4096) == model[at..at + 4096], "page at {at}, stored to");
             }
             drop(file);
             // The mapping outlives the descriptor.
-            mapping.bytes()[77] = b'!';
+            mapping.store(77, b"!");
             model[77] = b'!';
             drop(mapping);
             mount.wait("file");
@@ -342,44 +342,6 @@ fn a_version_stays_in_the_bucket_while_a_handle_needs_its_ranges() {
             cloud.holds("data/written-on", &ours);
         },
     );
-}
-
-/// A shared, writable mapping of a file.
-struct Mapping {
-    address: *mut u8,
-    length: usize,
-}
-
-impl Mapping {
-    fn new(file: &File, length: usize) -> Mapping {
-        use std::os::fd::AsRawFd;
-        #[expect(unsafe_code, reason = "mmap")]
-        // SAFETY: no memory is given; the result is checked; the length is that of the file.
-        let address = unsafe {
-            let (write, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-            libc::mmap(std::ptr::null_mut(), length, write, flags, file.as_raw_fd(), 0)
-        };
-        assert_ne!(address, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-        Mapping { address: address.cast(), length }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        #[expect(unsafe_code, reason = "a store through a mapping is the point")]
-        // SAFETY: the mapping lives as long as the borrow, and nobody else cuts the file.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.address, self.length)
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        #[expect(unsafe_code, reason = "munmap")]
-        // SAFETY: mapped in `new`, not used any more.
-        unsafe {
-            libc::munmap(self.address.cast(), self.length);
-        }
-    }
 }
 
 /// close(2) answers 0 only if the bucket has the content (P1).

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use ferryfs::checksum::crc64;
 use ferryfs::emulator::Action;
 
 use super::both;
-use super::harness::{BUCKET, Cloud, Mount, Options, pattern, until};
+use super::harness::{BUCKET, Cloud, Mapping, Mount, Options, pattern, until};
 
 /// More than two parts of 1 MiB.
 pub(super) const PARTS: usize = 2_600_000;
@@ -260,44 +260,6 @@ fn an_fsync_of_a_directory_waits_for_its_names() {
     });
 }
 
-/// A shared, writable mapping of a whole file.
-struct Mapping {
-    address: *mut u8,
-    length: usize,
-}
-
-impl Mapping {
-    fn new(file: &File, length: usize) -> Mapping {
-        #[expect(unsafe_code, reason = "mmap")]
-        // SAFETY: no memory is given; the result is checked; the length is that of the file.
-        let address = unsafe {
-            let (write, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-            libc::mmap(std::ptr::null_mut(), length, write, flags, file.as_raw_fd(), 0)
-        };
-        assert_ne!(address, libc::MAP_FAILED);
-        Mapping { address: address.cast(), length }
-    }
-
-    fn store(&mut self, at: usize, byte: u8) {
-        assert!(at < self.length);
-        #[expect(unsafe_code, reason = "a store through a mapping is the point")]
-        // SAFETY: within the mapping, which lives; nobody else in this process uses it.
-        unsafe {
-            self.address.add(at).write_volatile(byte);
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        #[expect(unsafe_code, reason = "munmap")]
-        // SAFETY: mapped in `new`, not used any more.
-        unsafe {
-            libc::munmap(self.address.cast(), self.length);
-        }
-    }
-}
-
 /// After the sync of an upload every store through a mapping moves the file's times, or what comes
 /// after that upload would be taken for it.
 #[test]
@@ -308,16 +270,16 @@ fn stores_through_a_mapping_after_an_fsync_are_not_missed() {
             let key = format!("data/{name}");
             let mut bytes = vec![b'.'; 8192];
             let file = new(mount, &name, &bytes);
-            let mut mapping = Mapping::new(&file, 8192);
+            let mapping = Mapping::new(&file, 8192);
             for (byte, at) in [(b'a', 0), (b'b', 0), (b'c', 5000)] {
-                mapping.store(at, byte);
+                mapping.store(at, &[byte]);
                 bytes[at] = byte;
                 file.sync_all().unwrap();
                 cloud.holds(&key, &bytes);
             }
             // The page is clean now; these two stores go to it one after the other.
-            mapping.store(0, b'd');
-            mapping.store(1, b'e');
+            mapping.store(0, b"d");
+            mapping.store(1, b"e");
             bytes[..2].copy_from_slice(b"de");
             drop(file);
             drop(mapping);

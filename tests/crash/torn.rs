@@ -2,13 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cloud, Mount, Options, PATIENCE, until};
+use crate::harness::{Cloud, Mapping, Mount, Options, PATIENCE, until};
 
 /// A program and its children, killed if the test ends first.
 pub struct Program(Child);
@@ -167,44 +166,6 @@ fn a_program_that_starts_another_with_a_file_open_is_not_stopped() {
     cloud.holds("data/file", b"one two");
 }
 
-/// A shared, writable mapping of a file.
-struct Mapping {
-    address: *mut u8,
-    length: usize,
-}
-
-impl Mapping {
-    fn new(file: &File, length: usize) -> Mapping {
-        #[expect(unsafe_code, reason = "mmap")]
-        // SAFETY: no memory is given; the result is checked; the length is that of the file.
-        let address = unsafe {
-            let (write, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-            libc::mmap(std::ptr::null_mut(), length, write, flags, file.as_raw_fd(), 0)
-        };
-        assert_ne!(address, libc::MAP_FAILED);
-        Mapping { address: address.cast(), length }
-    }
-
-    fn store(&mut self, at: usize, bytes: &[u8]) {
-        assert!(at + bytes.len() <= self.length);
-        #[expect(unsafe_code, reason = "a store through a mapping is the point")]
-        // SAFETY: within the mapping, which lives; nobody else in this process uses it.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.add(at), bytes.len());
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        #[expect(unsafe_code, reason = "munmap")]
-        // SAFETY: mapped in `new`, not used any more.
-        unsafe {
-            libc::munmap(self.address.cast(), self.length);
-        }
-    }
-}
-
 fn mapped(mount: &Mount, name: &str) -> Mapping {
     let mut options = OpenOptions::new();
     let mut file = options.read(true).write(true).create(true).truncate(true).open(mount.path(name)).unwrap();
@@ -216,7 +177,7 @@ fn mapped(mount: &Mount, name: &str) -> Mapping {
 fn stores_through_a_mapping_after_close_go_up_as_they_end() {
     let cloud = Cloud::start();
     let mount = Mount::new(&cloud, Options::default());
-    let mut mapping = mapped(&mount, "mapped");
+    let mapping = mapped(&mount, "mapped");
     let mut expected = vec![b'.'; 8192];
     let started = Instant::now();
     let mut stored = 0;
@@ -241,7 +202,7 @@ fn stores_through_a_mapping_after_close_go_up_as_they_end() {
 fn a_mapping_of_the_dead_mount_changes_nothing_that_is_uploaded() {
     let cloud = Cloud::start();
     let mut mount = Mount::new(&cloud, Options::default());
-    let mut mapping = mapped(&mount, "mapped");
+    let mapping = mapped(&mount, "mapped");
     mapping.store(0, b"before");
     mount.kill9();
     mount.remount();

@@ -12,14 +12,17 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 mod cloud;
+mod mapping;
 mod mount;
 
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 pub use cloud::{ACCESS_KEY, ACCESS_SECRET, Cloud, SECRET_ID, SECRET_KEY};
+pub use mapping::Mapping;
 pub use mount::{Answer, BINARY, Mount, Options, shown};
 
 /// Where mappings lie.
@@ -38,6 +41,16 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A child that is killed and waited for, if the test does not get to its end.
+pub struct Guarded(pub Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
