@@ -25,6 +25,8 @@ pub(super) enum Next {
     Done,
     /// Look again after this long, whoever hurries.
     After(Duration),
+    /// Nothing to do before that, unless told: a second look (R1).
+    Later(Duration),
     /// Look again when something else has ended.
     Blocked,
     /// Look again when a look at this inode has ended.
@@ -39,13 +41,32 @@ pub(super) const URGENT: Duration = Duration::ZERO;
 /// for may end in ways that nobody tells the queue of.
 const STALLED_LOOK: Duration = Duration::from_secs(5);
 
-/// When work is due.
+/// When work is due, and why then.
 #[derive(Clone, Copy, Debug)]
 struct Due {
     at: Duration,
+    why: Why,
+}
+
+/// Why work is not due at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// More changes may come. A drain does not wait for that.
+    Delay,
     /// A pause after a failure, or a stall: a drain does not shorten it, or it would turn into a
     /// storm of repeats.
-    patient: bool,
+    Pause,
+    /// A second look, which nobody waits for: a drain leaves it where it is, but what there is to do
+    /// meanwhile does not stand behind it.
+    Idle,
+}
+
+/// Work in hand that is told of.
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    at: Duration,
+    /// Also if it waits for something by itself; see [`Queue::ensure`].
+    firm: bool,
 }
 
 /// Work by due time. Work that is told of while it is in hand is looked at again afterwards.
@@ -54,7 +75,7 @@ pub(super) struct Queue {
     due: BTreeSet<(Duration, Work)>,
     at: HashMap<Work, Due>,
     in_hand: HashSet<Work>,
-    again: HashMap<Work, Duration>,
+    again: HashMap<Work, Again>,
     /// Woken by the end of any look.
     blocked: HashSet<Work>,
     /// Woken by the end of a look at one inode: waking all of a large tree's files at the end of
@@ -66,12 +87,12 @@ pub(super) struct Queue {
 impl Queue {
     /// Looks at `work` at `at`; a later call moves the time.
     pub(super) fn put(&mut self, work: Work, at: Duration) {
-        self.schedule(work, Due { at, patient: false });
+        self.schedule(work, Due { at, why: Why::Delay });
     }
 
     fn schedule(&mut self, work: Work, due: Due) {
         if self.in_hand.contains(&work) {
-            self.again.insert(work, due.at);
+            self.again.insert(work, Again { at: due.at, firm: true });
             return;
         }
         self.unstall(&work);
@@ -104,10 +125,12 @@ impl Queue {
         self.put(work, at);
     }
 
-    /// Looks at `work` at `at`, unless it has its time, or is waited for, already: a pause after a
-    /// failure stays.
+    /// Looks at `work` at `at`, unless it has an earlier time, or waits for something: a pause after a
+    /// failure stays. A look that is under way may have been decided before there was something to do.
     pub(super) fn ensure(&mut self, work: Work, at: Duration) {
-        if !self.at.contains_key(&work) && !self.in_hand.contains(&work) {
+        if self.in_hand.contains(&work) {
+            self.again.entry(work).or_insert(Again { at, firm: false });
+        } else if self.at.get(&work).is_none_or(|due| due.why == Why::Idle && at < due.at) {
             self.put(work, at);
         }
     }
@@ -133,23 +156,26 @@ impl Queue {
     /// A look has ended. What waited for it is due again.
     pub(super) fn ended(&mut self, work: Work, next: Next, now: Duration) {
         self.in_hand.remove(&work);
-        if matches!(next, Next::Done | Next::After(_)) {
+        if matches!(next, Next::Done | Next::After(_) | Next::Later(_)) {
             self.wake_blocked(now);
             if let Work::Inode(ino) = &work {
                 self.wake_behind(*ino, now);
             }
         }
-        match (self.again.remove(&work), next) {
-            (Some(at), Next::After(wait)) => self.put(work, at.max(now).min(now + wait)),
+        let waits = !matches!(next, Next::Done | Next::Later(_));
+        let again = self.again.remove(&work).filter(|again| again.firm || !waits).map(|again| again.at);
+        match (again, next) {
+            (Some(at), Next::After(wait) | Next::Later(wait)) => self.put(work, at.max(now).min(now + wait)),
             (Some(at), Next::Done | Next::Blocked | Next::Behind(_)) => self.put(work, at),
-            (None, Next::After(wait)) => self.schedule(work, Due { at: now + wait, patient: true }),
+            (None, Next::After(wait)) => self.schedule(work, Due { at: now + wait, why: Why::Pause }),
+            (None, Next::Later(wait)) => self.schedule(work, Due { at: now + wait, why: Why::Idle }),
             (None, Next::Done) => {}
             (None, Next::Blocked) => {
-                self.schedule(work.clone(), Due { at: now + STALLED_LOOK, patient: true });
+                self.schedule(work.clone(), Due { at: now + STALLED_LOOK, why: Why::Pause });
                 self.blocked.insert(work);
             }
             (None, Next::Behind(ino)) => {
-                self.schedule(work.clone(), Due { at: now + STALLED_LOOK, patient: true });
+                self.schedule(work.clone(), Due { at: now + STALLED_LOOK, why: Why::Pause });
                 self.behind.entry(ino).or_default().insert(work.clone());
                 self.stalled.insert(work, ino);
             }
@@ -172,8 +198,8 @@ impl Queue {
 
     /// Every delay is over (a drain). Pauses after failures stay.
     pub(super) fn hurry(&mut self, now: Duration) {
-        let delayed: Vec<Work> =
-            self.at.iter().filter(|(_, due)| !due.patient && due.at > now).map(|(work, _)| work.clone()).collect();
+        let delayed = self.at.iter().filter(|(_, due)| due.why == Why::Delay && due.at > now);
+        let delayed: Vec<Work> = delayed.map(|(work, _)| work.clone()).collect();
         for work in delayed {
             self.put(work, now);
         }
@@ -244,6 +270,41 @@ mod tests {
         queue.ended(a.clone(), Next::Behind(Ino(3)), S(2));
         assert_eq!(queue.next_due(), Some(S(2) + STALLED_LOOK));
         assert_eq!(queue.take(S(2) + STALLED_LOOK), Some(a));
+    }
+
+    #[test]
+    fn what_waits_for_its_second_look_alone_does_not_keep_other_steps_waiting() {
+        let mut queue = Queue::default();
+        let file = Work::Inode(Ino(2));
+        queue.put(file.clone(), S(0));
+        assert_eq!(queue.take(S(0)), Some(file.clone()));
+        queue.ended(file.clone(), Next::Later(S(120)), S(0));
+        queue.hurry(S(1));
+        assert_eq!(queue.take(S(119)), None, "nobody waits for it");
+        queue.ensure(file.clone(), S(130));
+        assert_eq!(queue.next_due(), Some(S(120)), "it is not put off");
+        queue.ensure(file.clone(), S(2));
+        assert_eq!(queue.take(S(2)), Some(file), "its directory was renamed");
+    }
+
+    #[test]
+    fn a_look_under_way_does_not_swallow_what_there_is_to_do() {
+        let file = Work::Inode(Ino(2));
+        let ends = [
+            (Next::Done, Some(S(3))),
+            (Next::Later(S(120)), Some(S(3))),
+            (Next::After(S(60)), Some(S(61))),
+            (Next::Blocked, Some(S(1) + STALLED_LOOK)),
+            (Next::Behind(Ino(9)), Some(S(1) + STALLED_LOOK)),
+        ];
+        for (next, due) in ends {
+            let mut queue = Queue::default();
+            queue.put(file.clone(), S(0));
+            assert_eq!(queue.take(S(0)), Some(file.clone()));
+            queue.ensure(file.clone(), S(3));
+            queue.ended(file.clone(), next, S(1));
+            assert_eq!(queue.next_due(), due, "{next:?}");
+        }
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Uploader {
         let now = self.now();
         // The pause after its failure stays.
         self.queue().ensure(super::queue::Work::Inode(attempt.ino), now);
-        Ok(parked.map_or(Next::Done, Next::After))
+        Ok(parked.map_or(Next::Done, Next::Later))
     }
 
     /// A crash between Initiate and the row with its id leaves an upload that only a listing tells of:

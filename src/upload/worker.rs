@@ -79,7 +79,8 @@ impl Uploader {
         };
         match result {
             Ok(next) => {
-                if (next == Next::Done && !self.is_open(work)) || matches!(work, Work::Move(_)) {
+                let over = matches!(next, Next::Done | Next::Later(_)) && !self.is_open(work);
+                if over || matches!(work, Work::Move(_)) {
                     self.note_success(work);
                 }
                 Ok(next)
@@ -170,11 +171,11 @@ impl Uploader {
             step
         });
         self.settle_stale(ino, &step);
-        let result = match &step {
+        match &step {
             Step::Nothing => return Ok(Next::Done),
             Step::At(at) => {
                 let wait = at.0.saturating_sub(wall.0);
-                return Ok(Next::After(Duration::from_nanos(u64::try_from(wait).unwrap_or(0))));
+                return Ok(Next::Later(Duration::from_nanos(u64::try_from(wait).unwrap_or(0))));
             }
             Step::Blocked => return Ok(Next::Blocked),
             Step::Behind(others) => {
@@ -185,15 +186,9 @@ impl Uploader {
                 }
                 return Ok(others.first().map_or(Next::Blocked, |other| Next::Behind(*other)));
             }
-            Step::Send(..) | Step::Copy(..) if self.settle_there(&step).await? => Ok(Next::After(Duration::ZERO)),
-            Step::Send(job, body) => self.send(job, body).await,
-            Step::Copy(job, remote) => self.copy_or_swap(job, remote).await,
-            Step::Displace(job, remote) => self.copy(job, remote).await.map(|next| match next {
-                Next::Done => Next::After(Duration::ZERO),
-                other => other,
-            }),
-            Step::Recheck(job, remote) => self.recheck(job, remote).await,
-        };
+            Step::Send(..) | Step::Copy(..) | Step::Displace(..) | Step::Recheck(..) => {}
+        }
+        let result = self.take_step(&step).await;
         let Some(job) = step.job() else { return Ok(Next::Done) };
         let pending = self.end_attempt(job.ino).await?;
         // A failed step keeps its pause: what changes meanwhile says so itself.
@@ -201,6 +196,21 @@ impl Uploader {
             self.look_again(job.ino);
         }
         result
+    }
+
+    /// Asks the store. However it ends, the caller ends the attempt.
+    async fn take_step(&self, step: &Step) -> Result<Next, StepError> {
+        match step {
+            Step::Nothing | Step::At(_) | Step::Blocked | Step::Behind(_) => Ok(Next::Done),
+            Step::Send(..) | Step::Copy(..) if self.settle_there(step).await? => Ok(Next::After(Duration::ZERO)),
+            Step::Send(job, body) => self.send(job, body).await,
+            Step::Copy(job, remote) => self.copy_or_swap(job, remote).await,
+            Step::Displace(job, remote) => self.copy(job, remote).await.map(|next| match next {
+                Next::Done => Next::After(Duration::ZERO),
+                other => other,
+            }),
+            Step::Recheck(job, remote) => self.recheck(job, remote).await,
+        }
     }
 
     /// Multipart uploads of the inode that no step will continue are looked at: completed after

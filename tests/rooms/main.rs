@@ -3,6 +3,7 @@
 mod conflicts;
 mod copies;
 mod moves;
+mod moving;
 mod upload;
 mod view;
 mod world;

@@ -13,25 +13,25 @@ use crate::world::{BUCKET, CALLER, Options, PREFIX, ROOT, World};
 /// Of other hosts' clocks: longer than the store's seconds and what two of them can hide.
 const LATER_S: i64 = 30;
 
-fn options() -> Options {
+pub fn options() -> Options {
     Options { move_quiet: Duration::from_millis(300), ..Options::default() }
 }
 
-type Tree<'a> = &'a [(&'a str, &'a [u8])];
+pub type Tree<'a> = &'a [(&'a str, &'a [u8])];
 
 /// Every copy below a name is refused until the faults are cleared.
-fn hold(world: &World, name: &str) {
+pub fn hold(world: &World, name: &str) {
     world.refuse("PUT", &format!("{name}*"), 403, "AccessDenied");
 }
 
-async fn go_on(world: &World) {
+pub async fn go_on(world: &World) {
     world.emulator.clear_faults();
     world.rooms.uploader.retry();
     world.settled().await;
 }
 
 /// Until no directory has anything at an old name any more.
-async fn ended(world: &World) {
+pub async fn ended(world: &World) {
     world.settled().await;
     world.until("the move ends", |world| world.rooms.uploader.moves().is_empty()).await;
     let on_disk = |world: &World| world.rooms.journal.load().unwrap().sources.is_empty();
@@ -46,16 +46,16 @@ fn put_at(world: &World, name: &str, bytes: &[u8], ahead_s: i64) {
 }
 
 /// Everything in the bucket but markers.
-fn bucket(world: &World) -> BTreeMap<String, String> {
+pub fn bucket(world: &World) -> BTreeMap<String, String> {
     let keys = world.keys().into_iter().filter(|key| !key.ends_with('/'));
     keys.map(|key| (key.clone(), String::from_utf8(world.object(&key).unwrap()).unwrap())).collect()
 }
 
-fn tree(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub fn tree(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
     entries.iter().map(|(key, bytes)| ((*key).to_owned(), (*bytes).to_owned())).collect()
 }
 
-async fn dir(world: &World, path: &str) -> Ino {
+pub async fn dir(world: &World, path: &str) -> Ino {
     let mut at = ROOT;
     for name in path.split('/') {
         at = world.rooms.lookup(at, name).await.unwrap_or_else(|| panic!("no {name} of {path}"));
@@ -147,7 +147,7 @@ async fn what_was_listed_before_the_rename_costs_it_nothing_and_moves() {
     world.close().await;
 }
 
-const SMALL: Tree<'static> = &[("old/a", b"a"), ("old/b", b"b"), ("old/sub/c", b"c"), ("old/sub/deep/d", b"d")];
+pub const SMALL: Tree<'static> = &[("old/a", b"a"), ("old/b", b"b"), ("old/sub/c", b"c"), ("old/sub/deep/d", b"d")];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unmoved_children_are_served_from_their_old_keys_also_after_a_restart() {
@@ -426,69 +426,6 @@ async fn directories_that_change_places_bring_what_was_never_listed() {
     let world = world.restart().await;
     ended(&world).await;
     assert_eq!(bucket(&world), tree(&[("a/same", "of b"), ("a/t/2", "2"), ("b/s/1", "1"), ("b/same", "of a")]));
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_page_shows_while_a_key_is_looked_at_is_no_conflict() {
-    let objects: Tree = &[("a/same", b"of a"), ("b/same", b"of b")];
-    let world = World::with_objects(options(), objects).await;
-    // Whichever of the two is the first to look at the other's key: the other becomes known meanwhile.
-    for name in ["a/same", "b/same"] {
-        world.fault("HEAD", name, Action::Delay(700), 1);
-    }
-    let exchange = libc::RENAME_EXCHANGE;
-    world.rooms.vfs.rename(ROOT, OsStr::new("a"), ROOT, OsStr::new("b"), exchange, CALLER).await.unwrap();
-    ended(&world).await;
-    assert!(world.emulator.faults().is_empty(), "both keys were looked at");
-    assert_eq!(bucket(&world), tree(&[("a/same", "of b"), ("b/same", "of a")]));
-    assert_eq!(world.rooms.uploader.status().counters.conflicts, 0);
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_renamed_while_it_is_listed_is_listed_again() {
-    let world = World::with_objects(options(), SMALL).await;
-    hold(&world, "new/");
-    let old = dir(&world, "old").await;
-    let matching = ferryfs::emulator::Match { method: Some("GET".to_owned()), ..Default::default() };
-    world.emulator.add_fault(ferryfs::emulator::Fault::new(matching, Action::Delay(700)));
-    let vfs = world.rooms.vfs.clone();
-    let listed = tokio::spawn(async move { vfs.opendir(old, CALLER).await.map(|fh| vfs.releasedir(fh)) });
-    world.until("it is listed", |world| world.emulator.faults().len() == 1).await;
-    world.rooms.rename((ROOT, "old"), (ROOT, "new")).await;
-    listed.await.unwrap().unwrap();
-    assert_eq!(world.rooms.names(old).await, ["a", "b", "sub"]);
-    go_on(&world).await;
-    ended(&world).await;
-    assert_eq!(bucket(&world), tree(&[("new/a", "a"), ("new/b", "b"), ("new/sub/c", "c"), ("new/sub/deep/d", "d")]));
-    world.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_moves_while_its_attributes_are_asked_for_stays_found() {
-    let world = World::with_objects(options(), &[]).await;
-    let mut headers = ferryfs::store::ObjectHeaders::default();
-    headers.metadata.insert("mode".to_owned(), 0o100_640.to_string());
-    let put = ferryfs::store::PutOptions { headers, ..Default::default() };
-    world.store.put(&ferryfs::types::Key(format!("{PREFIX}old/a")), b"a".as_slice().into(), put).await.unwrap();
-    hold(&world, "new/");
-    world.rooms.rename((ROOT, "old"), (ROOT, "new")).await;
-    let new = dir(&world, "new").await;
-    assert_eq!(world.rooms.names(new).await, ["a"]);
-    world.until("its copy is refused", |world| !world.rooms.uploader.status().failures.is_empty()).await;
-    // Answered when the object has left that key.
-    world.fault("HEAD", "old/a", Action::Delay(2_000), 1);
-    let vfs = world.rooms.vfs.clone();
-    let looked = tokio::spawn(async move { vfs.lookup(new, OsStr::new("a"), CALLER).await });
-    world.until("it is asked for", |world| world.emulator.faults().len() == 1).await;
-    go_on(&world).await;
-    world.until("it has moved", |world| world.keys() == ["new/a"]).await;
-    assert_eq!(looked.await.unwrap().unwrap().stat.mode, 0o640);
-    ended(&world).await;
-    assert_eq!(world.rooms.names(new).await, ["a"]);
-    assert_eq!(world.rooms.uploader.status().counters.copies, 1);
-    assert_eq!(bucket(&world), tree(&[("new/a", "a")]));
     world.close().await;
 }
 
