@@ -290,6 +290,43 @@ fn mount_8_and_fstab_mount_and_know_what_is_mounted() {
     stage.holds("data/fstab", b"fstab\n");
 }
 
+/// A remount goes by the type that the kernel shows. With libfuse installed mount(8) then runs its
+/// `mount.fuse`, and that `ferryfs SPEC DIR -o options`; without it, the system call itself.
+const REMOUNTS: &str = r#"set -eu
+mount -t tmpfs none /sbin
+case $HELPER in
+mount.fuse) printf '#!/bin/sh\nexec "%s" "$@"\n' "$FERRYFS" > /sbin/mount.fuse; chmod 755 /sbin/mount.fuse ;;
+mount.fuse.ferryfs) ln -s "$FERRYFS" /sbin/mount.fuse.ferryfs ;;
+esac
+mount -o remount,ro,noexec "$DIR"
+findmnt -nr -o VFS-OPTIONS "$DIR"
+mount -o remount,rw "$DIR"
+findmnt -nr -o VFS-OPTIONS "$DIR"
+echo again > "$DIR/again"
+"#;
+
+#[test]
+fn mount_8_remounts_whichever_helper_it_finds() {
+    for helper in ["none", "mount.fuse", "mount.fuse.ferryfs"] {
+        let stage = Stage::new();
+        stage.ferryfs(&["mount", "--config", "demo.toml", "mnt"]).is(0, "");
+        let mut command =
+            stage.mount.command_of(Path::new("unshare"), ["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg(REMOUNTS).env("FERRYFS", BINARY).env("DIR", stage.mount.dir()).env("HELPER", helper);
+        let answer = Answer::of(command.output().unwrap());
+        answer.is(0, "");
+        let shown: Vec<_> = answer.out.lines().map(|line| line.split(',').collect::<Vec<_>>()).collect();
+        assert_eq!(shown.len(), 2, "{helper}: {answer:?}");
+        assert!(shown[0].contains(&"ro") && shown[0].contains(&"noexec"), "{helper}: {answer:?}");
+        assert!(shown[1].contains(&"rw"), "{helper}: {answer:?}");
+        stage.ferryfs(&["umount", "mnt"]).is(0, "");
+        stage.holds("data/again", b"again\n");
+    }
+    // Not what is no mount of ours.
+    let stage = Stage::new();
+    stage.ferryfs(&["demo.toml", "mnt", "-o", "remount,ro"]).is(32, "no ferryfs is mounted there");
+}
+
 /// A daemon's locks are the last that it gives back: on a busy machine a moment after all else of it is gone.
 #[test]
 fn a_mount_waits_for_locks_that_are_being_given_back() {

@@ -1,10 +1,14 @@
-//! The `mount.ferryfs` personality: what mount(8) and fstab call.
+//! The mount helper: what mount(8) and fstab call.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::MountArgs;
-use super::{Failure, Serve, mount};
+use super::{Failure, Serve, mount, remount};
+
+/// The names under which mount(8) looks for the helper: of the type in fstab, and of the type that the
+/// kernel shows of a mount, which is what a remount goes by.
+const NAMES: [&str; 2] = ["mount.ferryfs", "mount.fuse.ferryfs"];
 
 /// What mount(8) passes: `SPEC DIR [-sfnv] [-N namespace] [-o options] [-t type]`, in any order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,9 +22,24 @@ struct Call {
 
 const USAGE: &str = "usage: mount.ferryfs SPEC DIR [-sfnv] [-o options]";
 
-/// Mounts in the background, as mount(8) expects.
+/// Whether mount(8) calls: by one of the helper's names, or through libfuse's `mount.fuse`, which knows
+/// no other than to run `ferryfs SPEC DIR -o options`.
+pub(super) fn is_called(arguments: &[OsString]) -> bool {
+    let [program, rest @ ..] = arguments else { return false };
+    let name = Path::new(program).file_name();
+    if NAMES.iter().any(|known| name.is_some_and(|name| name == *known)) {
+        return true;
+    }
+    // Of the commands only `mount` has such an option: any other word is the name of a mount.
+    matches!(rest, [spec, _, flag, _] if flag == "-o" && spec != "mount" && !spec.as_encoded_bytes().starts_with(b"-"))
+}
+
+/// Mounts in the background, as mount(8) expects, or changes a mount that is there.
 pub(super) fn run(arguments: &[OsString], serve: Serve) -> Result<(), Failure> {
     let call = parse(arguments)?;
+    if let Some(dir) = call.positional.last().filter(|_| remount::is_asked(&call.options)) {
+        return if call.fake { Ok(()) } else { remount::run(dir, &call.options) };
+    }
     // `mount -a` finds what is mounted already by the source and the directory that fstab names.
     let source = call.positional.first().map(|spec| spec.to_string_lossy().into_owned());
     let args = MountArgs {
@@ -99,6 +118,15 @@ mod tests {
         let call = parsed(&["-fnv", "-orw", "demo", "-t", "fuse.ferryfs", "/mnt"]).unwrap();
         assert!(call.fake && call.verbose && !call.sloppy);
         assert_eq!(call.options, ["rw"]);
+    }
+
+    #[test]
+    fn libfuse_calls_without_the_name_of_a_command() {
+        let called = |words: &[&str]| is_called(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(called(&["/sbin/mount.ferryfs"]) && called(&["/sbin/mount.fuse.ferryfs", "demo", "/mnt"]));
+        assert!(called(&["ferryfs", "demo", "/mnt", "-o", "rw,dev,suid"]));
+        assert!(!called(&["ferryfs", "mount", "/mnt", "-o", "ro"]) && !called(&["ferryfs", "demo", "/mnt"]));
+        assert!(!called(&["ferryfs", "--config", "demo", "-o"]) && !called(&["ferryfs"]) && !called(&[]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! # Promise
 //! Exit codes are part of the interface: 0 done, 1 it failed or something is left, 2 the command line
-//! or the configuration is wrong. As `mount.ferryfs` those of mount(8): 0, 1 usage, 32 mount failed.
+//! or the configuration is wrong. As mount helper those of mount(8): 0, 1 usage, 32 mount failed.
 //! Every failure is one message on stderr that says what to do; never a backtrace.
 //!
 //! # Invariants
@@ -26,6 +26,7 @@ mod process;
 mod progress;
 mod recover;
 mod refresh;
+mod remount;
 mod save;
 mod scan;
 mod status;
@@ -35,7 +36,7 @@ mod wait;
 pub use failure::Failure;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -54,8 +55,7 @@ pub type Serve = fn(Config, PathBuf, Ready) -> Result<(), Failure>;
 pub fn main(serve: Serve) -> ExitCode {
     failure::install_panic_hook();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let personality = arguments.first().map(Path::new).and_then(Path::file_name);
-    let is_helper = personality.is_some_and(|name| name == "mount.ferryfs");
+    let is_helper = helper::is_called(&arguments);
     let run = || if is_helper { helper::run(&arguments, serve) } else { run(&arguments, serve) };
     // A panic has had its one line by the hook; the exit code must still be ours.
     let result = std::panic::catch_unwind(run).unwrap_or(Err(Failure::reported()));
