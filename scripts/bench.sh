@@ -8,7 +8,7 @@
 # does not begin to write back while it is measured, and syncs outside of the measured time: it tells
 # what the way through the mount costs. "write+sync" makes a new file and includes its fsync: it tells
 # what a program sees that waits for the disk, and varies as the disk does.
-# FERRYFS_BENCH_DIR (default /var/tmp) should be on ext4; about 8 GiB are used. FERRYFS_BINARY compares
+# FERRYFS_WORK_DIR (default /var/tmp) should be on ext4; about 8 GiB are used. FERRYFS_BINARY compares
 # another build than this one.
 set -eu
 
@@ -24,58 +24,11 @@ esac
 
 cd "$(dirname "$0")/.."
 scripts/deps.sh bench
-ferryfs=${FERRYFS_BINARY:-}
-if [ -z "$ferryfs" ]; then
-    cargo build --release --locked
-    ferryfs=${CARGO_TARGET_DIR:-target}/release/ferryfs
-fi
-work=$(mktemp -d "${FERRYFS_BENCH_DIR:-/var/tmp}/ferryfs-bench-XXXXXX")
-emulator=
-
-cleanup() {
-    if [ -d "$work/mnt" ]; then
-        "$ferryfs" umount "$work/mnt" --timeout 60s 2>/dev/null || umount -l "$work/mnt" 2>/dev/null || true
-    fi
-    [ -z "$emulator" ] || kill "$emulator" 2>/dev/null || true
-    # Never through a mount that would not go.
-    if grep -q " $work/mnt " /proc/self/mountinfo; then
-        echo "bench.sh: $work/mnt is still mounted; left as it is" >&2
-    else
-        rm -rf "$work"
-    fi
-}
-trap cleanup EXIT
-trap 'exit 1' INT TERM
-
-mkdir "$work/mnt" "$work/plain"
-"$ferryfs" emulator --root "$work/objects" --bucket bench-1250000000 --credentials id:key >"$work/emulator.json" &
-emulator=$!
-tries=0
-until [ -s "$work/emulator.json" ]; do
-    tries=$((tries + 1))
-    [ "$tries" -le 100 ] || { echo "bench.sh: the emulator does not start" >&2; exit 1; }
-    sleep 0.1
-done
-store=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["store"])' "$work/emulator.json")
-(
-    umask 077
-    cat >"$work/bench.toml" <<END
-[[mapping]]
-path = "/"
-url = "cos://bench-1250000000/"
-region = "ap-guangzhou"
-endpoint = "$store"
-addressing = "path"
-secret_id = "id"
-secret_key = "key"
-[cache]
-dir = "$work/cache"
-size = "8GiB"
-[state]
-dir = "$work/state"
-END
-)
-"$ferryfs" mount --config "$work/bench.toml" "$work/mnt"
+. scripts/stage.sh
+build release
+set_stage bench-1250000000
+mkdir "$work/plain"
+mount_prefix "" auto
 "$ferryfs" status "$work/mnt" | grep passthrough
 echo "below: $(stat -f -c %T "$work/plain") on $(uname -r), $(nproc) cores"
 
