@@ -291,11 +291,11 @@ fn mount_8_and_fstab_mount_and_know_what_is_mounted() {
 }
 
 /// A remount goes by the type that the kernel shows. With libfuse installed mount(8) then runs its
-/// `mount.fuse`, and that `ferryfs SPEC DIR -o options`; without it, the system call itself.
+/// `mount.fuse SPEC DIR -o options -t type`, and that `ferryfs SPEC DIR -o options`; without it, the call itself.
 const REMOUNTS: &str = r#"set -eu
 mount -t tmpfs none /sbin
 case $HELPER in
-mount.fuse) printf '#!/bin/sh\nexec "%s" "$@"\n' "$FERRYFS" > /sbin/mount.fuse; chmod 755 /sbin/mount.fuse ;;
+mount.fuse) printf '#!/bin/sh\nexec "%s" "$1" "$2" -o "$4"\n' "$FERRYFS" > /sbin/mount.fuse; chmod 755 /sbin/mount.fuse ;;
 mount.fuse.ferryfs) ln -s "$FERRYFS" /sbin/mount.fuse.ferryfs ;;
 esac
 mount -o remount,ro,noexec "$DIR"
