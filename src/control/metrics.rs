@@ -49,6 +49,10 @@ pub(super) fn render(status: &Status) -> String {
     for (name, value) in totals {
         line(&mut text, &format!("ferryfs_{name}_total"), "counter", "", value);
     }
+    for (index, (operation, count)) in status.requests.iter().enumerate() {
+        let kind = if index == 0 { "counter" } else { "" };
+        line(&mut text, "ferryfs_requests_total", kind, &format!("{{operation=\"{operation}\"}}"), *count);
+    }
     for (index, mapping) in status.mappings.iter().enumerate() {
         let labels = format!("{{path=\"{}\",url=\"{}\"}}", escape(&mapping.path), escape(&mapping.url));
         let kind = if index == 0 { "gauge" } else { "" };

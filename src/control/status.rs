@@ -1,5 +1,6 @@
 //! The answers, as JSON carries them. Fields are only ever added: scripts read this.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,9 @@ pub struct Status {
     pub passthrough: PassthroughStatus,
     /// Since the daemon started.
     pub counters: Counters,
+    /// What the kernel has asked for since the mount, by operation: reads and writes are not among it where it
+    /// serves them itself.
+    pub requests: BTreeMap<String, u64>,
     /// Why the journal takes no more writes, if so (J3): the mount refuses all changes.
     pub journal_failure: Option<String>,
 }

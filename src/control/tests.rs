@@ -169,7 +169,12 @@ async fn the_socket_is_its_owners_alone_and_replaces_a_dead_one() {
 
 #[tokio::test]
 async fn metrics_are_prometheus_text() {
-    let text = metrics::render(&Scripted::default().status().await);
+    let mut status = Scripted::default().status().await;
+    status.requests = [("getattr".to_owned(), 5), ("lookup".to_owned(), 6)].into();
+    let text = metrics::render(&status);
+    let requests = "# TYPE ferryfs_requests_total counter\nferryfs_requests_total{operation=\"getattr\"} 5\n\
+                    ferryfs_requests_total{operation=\"lookup\"} 6\n";
+    assert!(text.contains(requests), "{text}");
     assert!(text.contains("# TYPE ferryfs_uploads_files gauge\nferryfs_uploads_files 3\n"), "{text}");
     assert!(text.contains("# TYPE ferryfs_puts_total counter\nferryfs_puts_total 0\n"), "{text}");
     assert!(text.contains("ferryfs_mapping_online{path=\"/\",url=\"cos://a-1/\\\"x\\\"/\"} 0\n"), "{text}");

@@ -312,6 +312,7 @@ impl Daemon {
                 records: counted(|target| target.counters.recorded),
                 ..Counters::default()
             },
+            requests: self.mounted.requests().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
             journal_failure: self.rooms.journal.failure(),
         }
     }

@@ -1,5 +1,6 @@
 //! Mounts, serves until the mount is taken away, and tells when that was.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -118,6 +119,7 @@ pub struct Mounted {
     /// Minor number of the mount's device: tells it from another that was mounted there later.
     minor: Option<u32>,
     passthrough: Result<(), String>,
+    requests: Requests,
     ended: watch::Receiver<Option<Ended>>,
     /// The session's thread and the invalidations' thread, until joined. Nothing is locked under it.
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
@@ -187,7 +189,7 @@ fn serve(
         let run = move || invalidate::run(&runtime, &notifier, orders, ended);
         threads.push(thread::Builder::new().name("ferryfs-forget".to_owned()).spawn(run)?);
     }
-    let (session_dir, released) = (dir.clone(), vfs.clone());
+    let (session_dir, released, counted) = (dir.clone(), vfs.clone(), requests.clone());
     let run = move || {
         let end = run_session(session, &requests, &session_dir, minor);
         if end == Ended::Unmounted {
@@ -198,7 +200,7 @@ fn serve(
         tell.send_replace(Some(end));
     };
     threads.push(thread::Builder::new().name("ferryfs-session".to_owned()).spawn(run)?);
-    Ok(Mounted { dir, minor, passthrough, ended, threads: Mutex::new(threads) })
+    Ok(Mounted { dir, minor, passthrough, requests: counted, ended, threads: Mutex::new(threads) })
 }
 
 /// Serves until the connection is over and every request has ended.
@@ -313,6 +315,11 @@ impl Mounted {
     /// Whether the kernel reads and writes backing files itself; `Err` says why not.
     pub fn passthrough(&self) -> Result<(), &str> {
         self.passthrough.as_ref().copied().map_err(String::as_str)
+    }
+
+    /// Requests of the kernel since the mount, by operation.
+    pub fn requests(&self) -> BTreeMap<&'static str, u64> {
+        self.requests.served()
     }
 
     /// Takes the mount away; one that is away already is not an error. `lazy`: at once for new

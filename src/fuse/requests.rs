@@ -1,6 +1,7 @@
 //! Runs the futures of requests: once at the dispatch thread, then as tasks.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -19,6 +20,8 @@ pub(super) struct Requests {
 struct State {
     /// Requests that have no reply yet. Taken for an increment; no other lock is taken under it.
     running: Mutex<usize>,
+    /// Requests so far, by operation. As `running`.
+    served: Mutex<BTreeMap<&'static str, u64>>,
     /// Told when `running` falls to 0.
     idle: Condvar,
     /// What the first panic said.
@@ -43,13 +46,20 @@ impl Drop for Running {
 impl Requests {
     /// Tasks go to `runtime`; `stop` is called once, at the first panic, and must not wait.
     pub(super) fn new(runtime: Handle, stop: Box<dyn Fn() + Send + Sync>) -> Self {
-        let state = State { running: Mutex::new(0), idle: Condvar::new(), failure: OnceLock::new(), stop };
+        let state = State {
+            running: Mutex::new(0),
+            served: Mutex::default(),
+            idle: Condvar::new(),
+            failure: OnceLock::new(),
+            stop,
+        };
         Requests { runtime, state: Arc::new(state) }
     }
 
     /// Runs a request to its end. Returns after one poll: what is pending then has not yet taken a
     /// waker that anybody heeds, so it goes on as a task, whose first poll brings the real one.
     pub(super) fn serve(&self, operation: &'static str, request: impl Future<Output = ()> + Send + 'static) {
+        self.count(operation);
         *self.state.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         let running = Running(self.state.clone());
         let mut request = Box::pin(
@@ -78,10 +88,20 @@ impl Requests {
 
     /// Makes a call that has no reply and does not wait, within the runtime.
     pub(super) fn call(&self, operation: &'static str, request: impl FnOnce()) {
+        self.count(operation);
         let _runtime = self.runtime.enter();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(request)) {
             self.panicked(operation, panic.as_ref());
         }
+    }
+
+    fn count(&self, operation: &'static str) {
+        *self.state.served.lock().unwrap_or_else(PoisonError::into_inner).entry(operation).or_default() += 1;
+    }
+
+    /// Requests since the mount, by operation.
+    pub(super) fn served(&self) -> BTreeMap<&'static str, u64> {
+        self.state.served.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What the first panic said, if there was one.
@@ -137,6 +157,7 @@ mod tests {
         requests.serve("test", async move { tell.send(thread::current().id()).unwrap() });
         assert_eq!(told.try_recv().unwrap(), thread::current().id());
         requests.wait_idle();
+        assert_eq!(requests.served(), BTreeMap::from([("test", 1)]));
     }
 
     #[test]
