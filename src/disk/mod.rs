@@ -26,7 +26,7 @@ mod stat;
 mod unprivileged;
 mod xattr;
 
-pub use copy::copy_contents;
+pub use copy::{copy_contents, copy_range};
 pub use dirlock::DirLock;
 pub use error::errno;
 pub use file::{

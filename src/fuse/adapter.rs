@@ -21,7 +21,7 @@ use crate::fuse::init::{Negotiated, negotiate};
 use crate::fuse::opened::{reply_create, reply_open};
 use crate::fuse::requests::Requests;
 use crate::types::DeviceNo;
-use crate::vfs::{SetAttr, Vfs};
+use crate::vfs::{Place, SetAttr, Vfs};
 
 /// What fuser calls.
 pub(super) struct Adapter {
@@ -403,6 +403,31 @@ impl Filesystem for Adapter {
         });
     }
 
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        from: INodeNo,
+        from_fh: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        to_fh: FileHandle,
+        to_offset: u64,
+        length: u64,
+        // None is defined.
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let vfs = self.vfs.clone();
+        let from = Place { ino: ino(from), fh: from_fh.0, offset: from_offset };
+        let to = Place { ino: ino(to), fh: to_fh.0, offset: to_offset };
+        self.requests.serve("copy_file_range", async move {
+            match vfs.copy_file_range(from, to, length).await {
+                Ok(copied) => reply.written(copied),
+                Err(error) => reply.error(answer::refuse("copy_file_range", INodeNo(to.ino.0), &error)),
+            }
+        });
+    }
+
     fn ioctl(
         &self,
         _request: &Request,
@@ -422,23 +447,6 @@ impl Filesystem for Adapter {
 
     /// Not sent with `default_permissions`; without it, ENOSYS lets every access(2) pass.
     fn access(&self, _request: &Request, _number: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    /// The kernel then copies by reading and writing.
-    fn copy_file_range(
-        &self,
-        _request: &Request,
-        _from: INodeNo,
-        _from_fh: FileHandle,
-        _from_offset: u64,
-        _to: INodeNo,
-        _to_fh: FileHandle,
-        _to_offset: u64,
-        _length: u64,
-        _flags: CopyFileRangeFlags,
-        reply: ReplyWrite,
-    ) {
         reply.error(Errno::ENOSYS);
     }
 

@@ -29,9 +29,10 @@ pub(super) struct Handle {
     pub(super) opener: Option<u32>,
     /// A descriptor of it was closed.
     pub(super) flushed: bool,
-    /// Each write is on the disk before it returns: opened with O_DSYNC or O_SYNC, and served directly,
-    /// where the kernel does not ask for it by FSYNC.
+    /// Each change is on the disk before it returns: opened with O_DSYNC or O_SYNC.
     pub(super) sync: bool,
+    /// Served directly: the kernel does not ask by FSYNC for what `sync` wants of a write.
+    pub(super) direct: bool,
     pub(super) source: Source,
 }
 

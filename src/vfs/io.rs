@@ -1,5 +1,5 @@
 //! Reads and writes that come to us, and what the kernel leaves to us on passthrough files too:
-//! fsync, fallocate, SEEK_HOLE and SEEK_DATA (C8).
+//! fsync, fallocate, SEEK_HOLE and SEEK_DATA (C8). Copies from file to file are in `copy`.
 
 use std::fs::File;
 use std::io;
@@ -69,7 +69,7 @@ impl Vfs {
             self.do_setattr(ino, SetAttr::default(), nobody).await?;
         }
         let mut handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
-        let sync = handle.sync;
+        let sync = handle.sync && handle.direct;
         while let Source::Fill(_) = handle.source {
             if let Some(written) = self.write_partly(ino, offset, data.clone()).await? {
                 if sync {
@@ -152,7 +152,7 @@ impl Vfs {
         self.note_size(ino, backing).await
     }
 
-    async fn note_size(&self, ino: Ino, backing: BackingNo) -> Result<()> {
+    pub(super) async fn note_size(&self, ino: Ino, backing: BackingNo) -> Result<()> {
         let (_, file) = self.inner.backing_file(ino)?;
         let size = disk::fstat(&file)?.size;
         self.inner.cache.tell(backing, size, false);

@@ -17,6 +17,7 @@ mod attrs;
 mod chase;
 mod close;
 mod content;
+mod copy;
 mod dirs;
 mod error;
 mod exchange;
@@ -44,7 +45,7 @@ pub use held::{HeldError, HeldFile, InBucket};
 pub use rebuild::{Fate, Finding};
 pub use recover::Recovered;
 pub use reply::{
-    BackingRegistrar, Caller, DirEntry, Entry, Invalidation, OpenMode, Opened, SetAttr, SetTime, Stat, StatFs,
+    BackingRegistrar, Caller, DirEntry, Entry, Invalidation, OpenMode, Opened, Place, SetAttr, SetTime, Stat, StatFs,
 };
 
 use std::ffi::OsStr;

@@ -265,8 +265,9 @@ impl Vfs {
         // Only a close that waits for the bucket asks who closes.
         let asked = write && self.inner.options.close == ClosePolicy::Remote;
         let opener = if asked { disk::process_of(caller.pid) } else { None };
-        let sync = flags & libc::O_DSYNC != 0 && matches!(mode, Mode::Direct);
-        let fh = self.inner.handles.insert(Handle { ino, write, opener, flushed: false, sync, source });
+        let sync = flags & libc::O_DSYNC != 0;
+        let direct = matches!(mode, Mode::Direct);
+        let fh = self.inner.handles.insert(Handle { ino, write, opener, flushed: false, sync, direct, source });
         let mode = match mode {
             Mode::Passthrough(id) => OpenMode::Passthrough(id),
             Mode::Cached => OpenMode::Cached { keep: false },

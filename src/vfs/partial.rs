@@ -113,18 +113,11 @@ impl Vfs {
     /// Step 1: nothing of the file changes before its row says so (C2, J2).
     pub(super) async fn begin_partly(&self, ino: Ino, state: &mut Locked) -> Result<Fill> {
         let (fill, backing) = self.ensure_fill(ino, state).await?;
-        let (content, synced) =
-            self.with_inode(ino, |inode| (inode.row.content, inode.row.mark.is_some_and(|mark| mark.synced)))?;
         if state.session.is_some() {
-            if content != Content::Open {
-                self.take_mark_back(ino, None).await?;
-                if synced {
-                    // A mark that counts after a power cut must not outlive what it means.
-                    self.inner.namespace.barrier().await?;
-                }
-            }
+            self.unmark(ino).await?;
             return Ok(fill);
         }
+        let synced = self.with_inode(ino, |inode| inode.row.mark.is_some_and(|mark| mark.synced))?;
         // Before its row: an orphan in either place is swept up.
         self.inner.cache.to_dirty(backing)?;
         state.told = None;

@@ -121,6 +121,17 @@ pub struct Opened {
     pub no_flush: bool,
 }
 
+/// Where a copy reads or writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Inode.
+    pub ino: Ino,
+    /// Handle.
+    pub fh: u64,
+    /// First byte.
+    pub offset: u64,
+}
+
 /// statvfs(3).
 #[derive(Clone, Copy, Debug)]
 pub struct StatFs {

@@ -6,6 +6,7 @@ mod harness;
 
 mod attributes;
 mod content;
+mod copies;
 mod exchange;
 mod handles;
 mod hosts;
