@@ -42,16 +42,8 @@ fn source(exchange: &Exchange) -> Result<(String, Arc<Object>), Stop> {
 /// PUT Object - Copy.
 pub(super) async fn copy(exchange: &mut Exchange, bucket: Arc<Bucket>, key: String) -> Result<Reply, Stop> {
     exchange.drain().await;
-    let replaced = match exchange.call.header("x-cos-metadata-directive") {
-        None | Some("Copy") => false,
-        Some("Replaced") => true,
-        Some(_) => return Err(headers::invalid("x-cos-metadata-directive is Copy or Replaced").into()),
-    };
-    let tags_replaced = match exchange.call.header("x-cos-tagging-directive") {
-        None | Some("Copy") => false,
-        Some("Replaced") => true,
-        Some(_) => return Err(headers::invalid("x-cos-tagging-directive is Copy or Replaced").into()),
-    };
+    let replaced = headers::replaces(&exchange.call, "x-cos-metadata-directive")?;
+    let tags_replaced = headers::replaces(&exchange.call, "x-cos-tagging-directive")?;
     let mut wanted = headers::kept(&exchange.call.headers)?;
     exchange.applying().await;
     let (source_bucket, object) = source(exchange)?;

@@ -249,8 +249,19 @@ pub(super) struct Source {
     pub(super) key: String,
 }
 
+/// Whether `name`, a directive of a copy, asks for the request's own headers instead of the source's. COS
+/// names the two `Copy` and `Replaced`, and takes S3's `COPY` and `REPLACE` too: cosfs sends those.
+pub(super) fn replaces(call: &Call, name: &str) -> Result<bool, Refusal> {
+    match call.header(name) {
+        None | Some("Copy" | "COPY") => Ok(false),
+        Some("Replaced" | "REPLACE") => Ok(true),
+        Some(_) => Err(invalid(format!("{name} is Copy or Replaced"))),
+    }
+}
+
 /// Takes `x-cos-copy-source` apart: `<bucket host>/<encoded key>`, or for addresses without a
-/// bucket in their name `<address>/<bucket>/<encoded key>`.
+/// bucket in their name `<address>/<bucket>/<encoded key>`; or `/<bucket>/<encoded key>` as S3 has it and
+/// cosfs sends it (an empty host names no bucket).
 pub(super) fn copy_source(call: &Call) -> Result<Source, Refusal> {
     let bad = || Refusal::new(400, "InvalidCopySource", "x-cos-copy-source is not <bucket host>/<encoded key>");
     let text = call.header("x-cos-copy-source").ok_or_else(bad)?;
@@ -312,8 +323,25 @@ mod tests {
         let bad = Err("InvalidCopySource".to_owned());
         assert_eq!(source("b-1.cos.x.y"), bad);
         assert_eq!(source("b-1.cos.x.y/"), bad);
+        assert_eq!(source("/b-1/a/%E4%B8%AD+%20"), is("b-1", "a/\u{4e2d}+ "));
         assert_eq!(source("/b-1"), bad);
+        assert_eq!(source("/b-1/"), bad);
         assert_eq!(source("b-1.cos.x.y/k?versionId=7"), Err("NoSuchVersion".to_owned()));
+    }
+
+    #[test]
+    fn directives_of_copies() {
+        let directive = |text: &str| {
+            replaces(&call(&[("x-cos-metadata-directive", text)]), "x-cos-metadata-directive")
+                .map_err(|refusal| refusal.code)
+        };
+        assert!(!replaces(&call(&[]), "x-cos-metadata-directive").unwrap());
+        for (text, wanted) in [("Copy", false), ("COPY", false), ("Replaced", true), ("REPLACE", true)] {
+            assert_eq!(directive(text), Ok(wanted), "{text}");
+        }
+        for text in ["", "Replace", "replaced"] {
+            assert_eq!(directive(text), Err("InvalidArgument".to_owned()), "{text}");
+        }
     }
 
     #[test]
