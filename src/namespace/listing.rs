@@ -277,6 +277,9 @@ impl Namespace {
                 self.take_version(ino, &meta, began, outdated);
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
+                if let Err(error) = self.confirm_children(ino, &mapping, &key).await {
+                    tracing::debug!(%error, %key, "what is known below a directory without marker could not be checked");
+                }
                 let now = self.clock().now();
                 let (replaced, commit) = self.update(Durability::Buffered, |tree, ops| {
                     let Some(inode) = tree.get(ino) else { return Vec::new() };
@@ -292,6 +295,19 @@ impl Namespace {
             }
             Err(error) => tracing::debug!(%error, %key, "an own object that a listing lacks could not be checked"),
         }
+    }
+
+    /// A directory whose marker is gone lives on in its children. If the bucket shows nothing below it either
+    /// (another host renamed or removed it), those are confirmed one by one, so that it goes with them.
+    async fn confirm_children(&self, dir: Ino, mapping: &Mapping, key: &Key) -> Result<()> {
+        let lives = self.read(|tree| {
+            tree.get(dir).is_some_and(super::Inode::is_dir) && !tree.is_empty(dir) && !tree.holds_pending(dir)
+        });
+        if lives && !self.is_prefix(mapping, key.to_string()).await? {
+            // Its own directories lead here again, as deep as they are known.
+            Box::pin(self.list_dir(dir, false)).await?;
+        }
+        Ok(())
     }
 
     /// Takes over what a HEAD begun at `began` says of an inode's key: nothing if it is the version that

@@ -50,12 +50,14 @@ fn what_another_host_does_is_seen_within_attr_ttl() {
             for name in ["changed", "deleted", "renamed", "dir/inner", "mode"] {
                 fs::write(ours.path(name), "ours").unwrap();
             }
+            fs::create_dir_all(ours.path("tree/deep/deeper")).unwrap();
+            fs::write(ours.path("tree/deep/deeper/file"), "ours").unwrap();
             ours.wait_all();
             // The store's times are whole seconds.
             let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
             let made = second();
             until("the next second", || second() > made);
-            soon("all that was made there", || names(theirs.dir()).len() == 6);
+            soon("all that was made there", || names(theirs.dir()).len() == 7);
             assert!(!ours.path("new").exists() && !ours.path("new dir").exists());
             assert_eq!(names(&ours.path("dir")), ["inner"]);
 
@@ -68,6 +70,8 @@ fn what_another_host_does_is_seen_within_attr_ttl() {
             fs::rename(theirs.path("renamed"), theirs.path("moved")).unwrap();
             fs::rename(theirs.path("dir"), theirs.path("moved dir")).unwrap();
             fs::remove_dir(theirs.path("empty")).unwrap();
+            // Nothing below it is looked at here: its absence is its own.
+            fs::rename(theirs.path("tree"), theirs.path("moved tree")).unwrap();
             theirs.wait_all();
 
             let start = Instant::now();
@@ -83,7 +87,7 @@ fn what_another_host_does_is_seen_within_attr_ttl() {
                 read("moved dir/inner").as_deref() == Some("ours") && !ours.path("dir/inner").exists()
             });
             until("removed directories", || !ours.path("empty").exists());
-            let all = ["changed", "mode", "moved", "moved dir", "new", "new dir"];
+            let all = ["changed", "mode", "moved", "moved dir", "moved tree", "new", "new dir"];
             until("the listing", || names(ours.dir()) == all);
             assert!(start.elapsed() <= TTL + SLACK, "after {:?}", start.elapsed());
         },
