@@ -1,19 +1,28 @@
 //! Attributes in object headers, in the form of cosfs and s3fs (N3, PROTOCOL section 13).
 //!
 //! `mode` is decimal with the type bits, `uid` and `gid` decimal, `mtime` whole seconds (cosfs reads
-//! a fraction as 1970), the nanoseconds apart in `mtime-nsec`. Which device a device is: `rdev`, decimal,
+//! a fraction as 1970), the whole time again in `mtime-nsec`. Which device a device is: `rdev`, decimal,
 //! as geesefs writes it; cosfs and s3fs keep the type of devices but not which one. `xattr`: see `xattrs.rs`.
+//!
+//! Those tools keep headers that they do not know, also when they write other content or set another time.
+//! So what is said in headers of ours says of what: `mtime-nsec` holds the seconds too, and `ferry-sum` the
+//! size and CRC64 of what was stored. Where they no longer fit, another tool made the version
+//! ([`is_rewritten`]), whatever `ferry` says.
 
 use std::collections::BTreeMap;
 
 use crate::http::encode;
 use crate::store::{ObjectHeaders, ObjectMeta};
-use crate::types::{Attrs, DeviceNo, FileKind, TimeNs};
+use crate::types::{Attrs, Crc64, DeviceNo, FileKind, TimeNs};
 
 use super::mapping::Defaults;
 
 /// Metadata name of the attempt that made a version (R2).
 pub const FERRY_HEADER: &str = "ferry";
+/// Metadata name of the size and, where it was known before, the CRC64 of what the attempt stored: `size[.crc64]`.
+const SUM_HEADER: &str = "ferry-sum";
+/// Metadata name of the time in full, `seconds.nanoseconds` with nine digits.
+const TIME_HEADER: &str = "mtime-nsec";
 /// Metadata name of the hex MD5 of the whole content.
 pub const MD5_HEADER: &str = "md5";
 /// Metadata name of the number of a device.
@@ -21,27 +30,43 @@ const DEVICE_HEADER: &str = "rdev";
 /// Metadata name of the extended attributes (s3fs and cosfs).
 const XATTR_HEADER: &str = "xattr";
 /// Our own headers at their longest, with what the store puts before their names: what is kept free for
-/// them when extended attributes are set. mode 6 digits, uid and gid 10, mtime 20, mtime-nsec 9, rdev 10,
-/// ferry 32 + 20 + 20 and two dots, md5 32; nine names of 40 bytes in all, `x-cos-meta-` before each.
-const OWN_BYTES: usize = 191 + 40 + 9 * META_PREFIX;
+/// them when extended attributes are set. mode 6 digits, uid and gid 10, mtime 20, mtime-nsec 30, rdev 10,
+/// ferry 32 + 20 + 20 and two dots, ferry-sum 20 + 20 and a dot, md5 32; ten names of 49 bytes in all,
+/// `x-cos-meta-` before each.
+const OWN_BYTES: usize = 233 + 49 + 10 * META_PREFIX;
 /// Length of `x-cos-meta-`; that of other stores is no longer. Whether stores count it is not documented.
 const META_PREFIX: usize = 11;
 /// What we write ourselves.
-const OWN: [&str; 9] =
-    ["mode", "uid", "gid", "mtime", "mtime-nsec", FERRY_HEADER, MD5_HEADER, DEVICE_HEADER, XATTR_HEADER];
+const OWN: [&str; 10] =
+    ["mode", "uid", "gid", "mtime", TIME_HEADER, FERRY_HEADER, SUM_HEADER, MD5_HEADER, DEVICE_HEADER, XATTR_HEADER];
 /// Content-Type of directory markers (s3fs and cosfs).
 const DIRECTORY_TYPE: &str = "application/x-directory";
 const FILE_TYPE: &str = "application/octet-stream";
 
-/// The headers of a version of ours; what `kept` carries besides is kept (R6).
+/// What an attempt stores, and its name.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// R2: mount, inode and attempt.
+    pub ferry: String,
+    /// Bytes of the object.
+    pub size: u64,
+    /// Of the object, if it is known before it is stored.
+    pub crc64: Option<Crc64>,
+}
+
+/// The headers of a version of ours; what the source of a copy (`kept`) carries besides is kept (R6).
 pub fn headers_for(
     kind: FileKind,
     attrs: &Attrs,
     xattrs: Option<&str>,
-    ferry: &str,
-    kept: Option<&ObjectHeaders>,
+    made: &Made,
+    kept: Option<&ObjectMeta>,
 ) -> ObjectHeaders {
-    let mut headers = kept.cloned().unwrap_or_default();
+    let mut headers = kept.map(|source| source.headers.clone()).unwrap_or_default();
+    if kept.is_some_and(is_rewritten) {
+        // It is of other content, for all that anybody knows.
+        headers.metadata.remove(MD5_HEADER);
+    }
     if headers.content_type.is_none() {
         headers.content_type = Some(if kind == FileKind::Dir { DIRECTORY_TYPE } else { FILE_TYPE }.to_owned());
     }
@@ -52,8 +77,9 @@ pub fn headers_for(
     set("uid", attrs.uid.to_string());
     set("gid", attrs.gid.to_string());
     set("mtime", attrs.mtime.sec().to_string());
-    set("mtime-nsec", attrs.mtime.nsec().to_string());
-    set(FERRY_HEADER, ferry.to_owned());
+    set(TIME_HEADER, format!("{}.{:09}", attrs.mtime.sec(), attrs.mtime.nsec()));
+    set(FERRY_HEADER, made.ferry.clone());
+    set(SUM_HEADER, made.crc64.map_or_else(|| made.size.to_string(), |crc| format!("{}.{crc}", made.size)));
     if let Some(device) = kind.device() {
         set(DEVICE_HEADER, device.0.to_string());
     }
@@ -111,11 +137,30 @@ pub fn attributes_of(meta: &ObjectMeta, defaults: &Defaults) -> (FileKind, Attrs
 
 fn mtime(metadata: &BTreeMap<String, String>) -> Option<TimeNs> {
     let text = metadata.get("mtime")?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let own = own_time(metadata);
+    let (whole, fraction) = own.filter(|(whole, _)| whole == text).or(text.split_once('.')).unwrap_or((text, ""));
     let sec: i64 = whole.parse().ok()?;
-    let own = metadata.get("mtime-nsec").and_then(|nsec| nsec.parse().ok());
-    let nsec = own.or_else(|| format!("{fraction:0<9}").get(..9)?.parse().ok()).unwrap_or(0);
+    let nsec = format!("{fraction:0<9}").get(..9).and_then(|nsec| nsec.parse().ok()).unwrap_or(0);
     Some(TimeNs::new(sec, nsec))
+}
+
+/// Seconds and nanoseconds as we wrote them.
+fn own_time(metadata: &BTreeMap<String, String>) -> Option<(&str, &str)> {
+    metadata.get(TIME_HEADER)?.split_once('.')
+}
+
+/// Another tool has written the object since we stored it, and kept our headers: its content or its time
+/// is not what they tell of.
+pub fn is_rewritten(meta: &ObjectMeta) -> bool {
+    let metadata = &meta.headers.metadata;
+    let other_time =
+        own_time(metadata).is_some_and(|(whole, _)| metadata.get("mtime").is_none_or(|text| text != whole));
+    let other_content = metadata.get(SUM_HEADER).is_some_and(|sum| {
+        let (size, crc) = sum.split_once('.').map_or((sum.as_str(), None), |(size, crc)| (size, Some(crc)));
+        let other_crc = |there: Crc64| crc.is_some_and(|crc| crc != there.to_string());
+        size != meta.size.to_string() || meta.crc64.is_some_and(other_crc)
+    });
+    other_time || other_content
 }
 
 /// Decimal; with a leading zero octal, as other tools write modes.
@@ -132,6 +177,12 @@ mod tests {
     use crate::types::{ETag, Key};
 
     const DEFAULTS: Defaults = Defaults { uid: 7, gid: 8, file_mode: 0o640, dir_mode: 0o750 };
+
+    const ATTRS: Attrs = Attrs { mode: 0o644, uid: 0, gid: 0, mtime: TimeNs(1_000_000_002) };
+
+    fn made() -> Made {
+        Made { ferry: "m.1.3".to_owned(), size: 7, crc64: Some(Crc64(9)) }
+    }
 
     fn meta(key: &str, pairs: &[(&str, &str)]) -> ObjectMeta {
         let metadata = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -161,9 +212,8 @@ mod tests {
             FileKind::CharDevice(device),
             FileKind::BlockDevice(device),
         ] {
-            let headers = headers_for(kind, &attrs, None, "m.1.2", None);
             let mut object = meta("a", &[]);
-            object.headers = headers;
+            object.headers = headers_for(kind, &attrs, None, &made(), None);
             assert_eq!(attributes_of(&object, &DEFAULTS), (kind, attrs));
         }
     }
@@ -189,12 +239,62 @@ mod tests {
 
     #[test]
     fn foreign_headers_are_kept() {
-        let mut kept = ObjectHeaders { content_type: Some("text/plain".to_owned()), ..ObjectHeaders::default() };
-        kept.metadata.insert("colour".to_owned(), "red".to_owned());
-        let attrs = Attrs { mode: 0o644, uid: 0, gid: 0, mtime: TimeNs::new(1, 2) };
-        let headers = headers_for(FileKind::File, &attrs, Some("%7B%7D"), "m.1.3", Some(&kept));
+        let mut kept = meta("a", &[("colour", "red"), ("md5", "0")]);
+        kept.headers.content_type = Some("text/plain".to_owned());
+        let headers = headers_for(FileKind::File, &ATTRS, Some("%7B%7D"), &made(), Some(&kept));
         assert_eq!(headers.content_type.as_deref(), Some("text/plain"));
         assert_eq!(headers.metadata.get("colour").map(String::as_str), Some("red"));
+        assert_eq!(headers.metadata.get("md5").map(String::as_str), Some("0"));
         assert_eq!(headers.metadata.get("ferry").map(String::as_str), Some("m.1.3"));
+    }
+
+    #[test]
+    fn what_another_tool_wrote_under_our_headers_is_known_for_its_own() {
+        let mut own = meta("a", &[]);
+        own.size = 7;
+        own.crc64 = Some(Crc64(9));
+        let mut stored = headers_for(FileKind::File, &ATTRS, None, &made(), None);
+        stored.metadata.insert("md5".to_owned(), "0".to_owned());
+        own.headers = stored.clone();
+        assert!(!is_rewritten(&own));
+        assert!(!is_rewritten(&meta("a", &[("mtime", "5")])), "none of ours");
+        let mut without = own.clone();
+        without.crc64 = None;
+        assert!(!is_rewritten(&without), "a store that tells no CRC64");
+        let with = |change: &dyn Fn(&mut ObjectMeta)| {
+            let mut other = own.clone();
+            change(&mut other);
+            other
+        };
+        let longer = with(&|other| other.size = 8);
+        let other_bytes = with(&|other| other.crc64 = Some(Crc64(10)));
+        // cosfs and s3fs set the time of what they write.
+        let set_time = |text: &str| {
+            with(&|other| {
+                other.headers.metadata.insert("mtime".to_owned(), text.to_owned());
+            })
+        };
+        let (later, in_the_same_second) = (set_time("2"), set_time("1.000000005"));
+        for other in [&longer, &other_bytes, &later, &in_the_same_second] {
+            assert!(is_rewritten(other), "{other:?}");
+            let copied = headers_for(FileKind::File, &ATTRS, None, &made(), Some(other));
+            assert_eq!(copied.metadata.get("md5"), None, "it was of our content");
+        }
+        assert_eq!(attributes_of(&own, &DEFAULTS).1.mtime, TimeNs::new(1, 2));
+        assert_eq!(attributes_of(&later, &DEFAULTS).1.mtime, TimeNs::new(2, 0), "no nanoseconds of another second");
+        assert_eq!(attributes_of(&in_the_same_second, &DEFAULTS).1.mtime, TimeNs::new(1, 5));
+
+        // Nothing is lost by a chmod, nor by an unknown CRC64.
+        let chmod = with(&|other| {
+            other.headers.metadata.insert("mode".to_owned(), "33188".to_owned());
+        });
+        assert!(!is_rewritten(&chmod));
+        let by_parts = Made { crc64: None, ..made() };
+        let by_parts = headers_for(FileKind::File, &ATTRS, None, &by_parts, None);
+        assert!(!is_rewritten(&with(&|other| other.headers = by_parts.clone())));
+        assert!(is_rewritten(&with(&|other| {
+            other.headers = by_parts.clone();
+            other.size = 6;
+        })));
     }
 }

@@ -44,7 +44,7 @@ mod xattrs;
 pub use change::{Renamed, Unlinked};
 pub use conflict::Kept;
 pub use error::{Error, Result};
-pub use headers::{FERRY_HEADER, MD5_HEADER, attributes_of, headers_for, xattr_room, xattrs_of};
+pub use headers::{FERRY_HEADER, MD5_HEADER, Made, attributes_of, headers_for, is_rewritten, xattr_room, xattrs_of};
 pub use held::Discarded;
 pub use inode::{DirState, Inode, Offered, Source};
 pub use listing::Lookup;

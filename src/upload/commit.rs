@@ -319,11 +319,11 @@ impl Uploader {
         }
     }
 
-    /// The object was made by this very attempt (by size and CRC64 only if it has no name; every
-    /// marker has the same).
+    /// The object was made by this very attempt, and no other tool has written it since (by size and CRC64
+    /// only if it has no name; every marker has the same).
     pub(super) fn is_attempt(&self, meta: &store::ObjectMeta, attempt: &AttemptRow) -> bool {
         match meta.headers.metadata.get(crate::namespace::FERRY_HEADER) {
-            Some(ferry) => *ferry == self.ferry(attempt.ino, attempt.attempt),
+            Some(ferry) => *ferry == self.ferry(attempt.ino, attempt.attempt) && !crate::namespace::is_rewritten(meta),
             None => {
                 attempt.kind != AttemptKind::Copy
                     && !attempt.key.as_str().ends_with('/')

@@ -39,7 +39,7 @@ impl Uploader {
         let forbid_overwrite = if onto_itself { false } else { self.expect(job).await? == Expected::Absent };
         let attempt = self.begin(job, AttemptKind::Copy, source.size, source.crc64, Some(&source.key)).await?;
         let options = CopyOptions {
-            replace_headers: Some(self.headers(job, attempt.attempt, Some(&meta.headers))),
+            replace_headers: Some(self.headers(job, &attempt, Some(&meta))),
             forbid_overwrite,
             storage_class: meta.storage_class.clone(),
             // The server keeps the source's tags.

@@ -166,7 +166,7 @@ impl Uploader {
         attempt.part_bytes = plan.part_bytes();
         self.record(job, &attempt).await?;
         let options = PutOptions {
-            headers: self.headers(job, attempt.attempt, Some(&meta.headers)),
+            headers: self.headers(job, &attempt, Some(meta)),
             storage_class: meta.storage_class.clone(),
             terms,
             ..PutOptions::default()

@@ -178,7 +178,7 @@ impl Uploader {
         };
         let mut attempt = self.begin(job, AttemptKind::Multipart, size, None, None).await?;
         let options = PutOptions {
-            headers: self.headers(job, attempt.attempt, None),
+            headers: self.headers(job, &attempt, None),
             storage_class: job.mapping.storage_class.clone(),
             terms: job.mapping.terms.clone(),
             ..PutOptions::default()

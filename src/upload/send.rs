@@ -18,8 +18,8 @@ use crate::cache::{mark, same_mark};
 use crate::checksum::{crc64, hex, md5};
 use crate::failpoint;
 use crate::journal::{AttemptKind, AttemptRow, Content, Durability, Mark, Op, Remote};
-use crate::namespace::{MD5_HEADER, headers_for};
-use crate::store::{ErrorKind, HeadOptions, ObjectHeaders, PutOptions};
+use crate::namespace::{MD5_HEADER, Made, headers_for, is_rewritten};
+use crate::store::{ErrorKind, HeadOptions, ObjectHeaders, ObjectMeta, PutOptions};
 use crate::types::{BackingNo, Crc64, FileKind, Ino, Key};
 
 use super::commit::Sent;
@@ -62,7 +62,7 @@ impl Uploader {
             .map_err(|error| io::Error::other(error.to_string()))?;
         let forbid_overwrite = self.expect(job).await? == Expected::Absent;
         let attempt = self.begin(job, AttemptKind::Put, content.len() as u64, Some(crc), None).await?;
-        let mut headers = self.headers(job, attempt.attempt, None);
+        let mut headers = self.headers(job, &attempt, None);
         if job.kind == FileKind::File {
             headers.metadata.insert(MD5_HEADER.to_owned(), hex(&sum));
         }
@@ -163,8 +163,10 @@ impl Uploader {
         format!("{}.{ino}.{attempt}", self.inner.options.mount_uuid)
     }
 
-    pub(super) fn headers(&self, job: &Job, attempt: u64, kept: Option<&ObjectHeaders>) -> ObjectHeaders {
-        headers_for(job.kind, &job.attrs, job.xattrs.as_deref(), &self.ferry(job.ino, attempt), kept)
+    pub(super) fn headers(&self, job: &Job, attempt: &AttemptRow, kept: Option<&ObjectMeta>) -> ObjectHeaders {
+        let ferry = self.ferry(job.ino, attempt.attempt);
+        let made = Made { ferry, size: attempt.size, crc64: attempt.crc64 };
+        headers_for(job.kind, &job.attrs, job.xattrs.as_deref(), &made, kept)
     }
 
     /// R4: what really stands at the key right now, compared with what is expected. Another host's
@@ -190,12 +192,11 @@ impl Uploader {
         }
     }
 
-    /// The object was made by this mount.
-    pub(super) fn is_ours(&self, meta: &crate::store::ObjectMeta) -> bool {
-        meta.headers
-            .metadata
-            .get(crate::namespace::FERRY_HEADER)
-            .is_some_and(|ferry| ferry.split('.').next() == Some(&self.inner.options.mount_uuid))
+    /// The object was made by this mount, and no other tool has written it since.
+    pub(super) fn is_ours(&self, meta: &ObjectMeta) -> bool {
+        let ferry = meta.headers.metadata.get(crate::namespace::FERRY_HEADER);
+        let by_us = ferry.is_some_and(|ferry| ferry.split('.').next() == Some(&self.inner.options.mount_uuid));
+        by_us && !is_rewritten(meta)
     }
 
     /// The content is still what the mark says, and what was read of it is one version: nobody can

@@ -16,6 +16,7 @@ mod odd_keys;
 mod options;
 mod others;
 mod partly;
+mod peers;
 mod remote;
 mod snapshots;
 

@@ -31,7 +31,11 @@ fn mode_owner_and_times_are_seen_by_a_host_that_never_saw_them() {
             for key in ["data/file", "data/dir/"] {
                 let get = |name: &str| cloud.metadata(key, name).unwrap();
                 assert_eq!((get("uid").as_str(), get("gid").as_str()), ("1234", "2345"), "{key}");
-                assert_eq!((get("mtime").as_str(), get("mtime-nsec").as_str()), ("1234567890", "123456789"), "{key}");
+                assert_eq!(
+                    (get("mtime").as_str(), get("mtime-nsec").as_str()),
+                    ("1234567890", "1234567890.123456789"),
+                    "{key}"
+                );
             }
             assert_eq!(cloud.metadata("data/file", "mode").unwrap(), (0o102_750).to_string());
             assert_eq!(cloud.metadata("data/dir/", "mode").unwrap(), (0o042_750).to_string());
