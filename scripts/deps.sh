@@ -22,7 +22,7 @@ test)
     # Debian ships venv, and the ensurepip it needs, in a package of its own.
     python3 -c 'import venv, ensurepip' 2>/dev/null || packages="$packages python3-venv"
     # What tests/programs runs on mounts.
-    for program in git vim rsync curl logrotate strace; do
+    for program in git vim rsync curl logrotate strace s3fs; do
         need "$program" "$program"
     done
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"

@@ -6,37 +6,20 @@ mod harness;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use ferryfs::emulator::Emulator;
 use ferryfs::emulator::Options;
 use tokio::process::Command;
 
+use harness::source_dir;
+use harness::vendor_python;
+
 const BUCKET: &str = "examplebucket-1250000000";
 const AWKWARD: [&str; 6] = ["data/plain.txt", "with space", "\u{4e2d}\u{6587}", "plus+plus", "100%", "tilde~star*(x)"];
 
 /// The slowest script takes a few seconds; a loaded machine may take ten times that.
 const MOST_TIME: Duration = Duration::from_secs(180);
-
-fn source_dir() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The environment's interpreter; the environment is made at the first call.
-fn python() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let output = std::process::Command::new(source_dir().join("scripts/venv.sh"))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("run scripts/venv.sh");
-        assert!(output.status.success(), "scripts/venv.sh failed");
-        PathBuf::from(String::from_utf8(output.stdout).expect("UTF-8").trim()).join("bin/python")
-    })
-}
 
 async fn start(root: &Path) -> Emulator {
     let options = Options {
@@ -56,7 +39,7 @@ async fn run(script: &str, argument: &str) {
 }
 
 async fn run_with(script: &str, arguments: &[&OsStr]) -> String {
-    let python = tokio::task::spawn_blocking(python).await.expect("make the environment");
+    let python = tokio::task::spawn_blocking(vendor_python).await.expect("make the environment");
     let output = Command::new(python)
         .arg(source_dir().join("tests/vendor").join(script))
         .args(arguments)

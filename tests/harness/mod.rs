@@ -14,6 +14,7 @@
 mod cloud;
 mod mapping;
 mod mount;
+mod venv;
 
 use std::fs;
 use std::io;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 pub use cloud::{ACCESS_KEY, ACCESS_SECRET, Cloud, SECRET_ID, SECRET_KEY};
 pub use mapping::Mapping;
 pub use mount::{Answer, BINARY, Mount, Options, shown};
+pub use venv::{source_dir, vendor_python};
 
 /// Where mappings lie.
 pub const BUCKET: &str = "examplebucket-1250000000";

@@ -10,6 +10,7 @@ mod durable;
 mod editors;
 mod job;
 mod locks;
+mod peers;
 mod spaces;
 mod streams;
 mod trees;
