@@ -31,6 +31,11 @@ pub(super) enum Command {
     Wait(WaitArgs),
     /// Ask the bucket at once for what others may have changed
     Refresh(RefreshArgs),
+    /// Let cached content go, or read it again and compare it with the bucket's
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Look at announcements, or send failed ones again
     Outbox {
         #[command(subcommand)]
@@ -103,6 +108,24 @@ pub(super) struct RefreshArgs {
     /// File or directory, with all below it that was looked at before: absolute, or relative to DIR; without,
     /// everything
     pub(super) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Let all content go that the bucket has and no program uses: it is fetched again when it is read
+    Prune(CacheArgs),
+    /// Read all content that the bucket has from the disk, and let go what does not have the bucket's CRC64 any more.
+    /// Exit code 1 if there was such
+    Verify(CacheArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CacheArgs {
+    /// Mount directory
+    pub(super) dir: PathBuf,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -12,6 +12,7 @@
 
 mod args;
 mod background;
+mod cache;
 mod check;
 mod demo;
 mod doctor;
@@ -42,7 +43,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::config::Config;
-use args::{Args, Command, ConfigCommand, OutboxCommand};
+use args::{Args, CacheCommand, Command, ConfigCommand, OutboxCommand};
 
 /// Called once, when the mount answers.
 pub type Ready = Box<dyn FnOnce() + Send>;
@@ -80,6 +81,8 @@ fn run(arguments: &[OsString], serve: Serve) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Refresh(args) => refresh::run(&args),
+        Command::Cache { command: CacheCommand::Prune(args) } => cache::prune(&args),
+        Command::Cache { command: CacheCommand::Verify(args) } => cache::verify(&args),
         Command::Outbox { command: OutboxCommand::List(args) } => outbox::list(&args),
         Command::Outbox { command: OutboxCommand::Retry(args) } => outbox::retry(&args),
         Command::Recover(args) => recover::run(args),

@@ -10,10 +10,15 @@ use super::error::{ActionError, Error, Result};
 use super::registry::{self, Address};
 use super::server::Refusal;
 use super::socket;
-use super::status::{HeldEntry, OddKeyList, OutboxEntry, Pending, Refreshed, Retried, Settled, Status, Unmounted};
+use super::status::{
+    CachePruned, CacheVerified, HeldEntry, OddKeyList, OutboxEntry, Pending, Refreshed, Retried, Settled, Status,
+    Unmounted,
+};
 
 /// How long a listing of every key may take: a thousand objects a request, at ten requests a second some
 /// thirty million objects.
+/// 10 TB from a slow disk.
+const READING_TIME: Duration = Duration::from_secs(24 * 3600);
 const LISTING_TIME: Duration = Duration::from_secs(3600);
 /// How long the daemon may take for an answer that it has in memory.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -78,6 +83,22 @@ impl Client {
     pub fn refresh(&self, path: Option<&str>) -> Result<u64> {
         // A tree of a million names is listed whole.
         self.ask("POST", &about("/refresh", path), SYNC_TIME).map(|refreshed: Refreshed| refreshed.directories)
+    }
+
+    /// `POST /cache/prune`
+    ///
+    /// # Errors
+    /// [`ActionError::Failed`] if the journal failed.
+    pub fn cache_prune(&self) -> Result<CachePruned> {
+        self.ask("POST", "/cache/prune", SYNC_TIME)
+    }
+
+    /// `POST /cache/verify`: takes as long as the disk takes for all of the cache.
+    ///
+    /// # Errors
+    /// [`ActionError::Failed`] if the journal failed.
+    pub fn cache_verify(&self) -> Result<CacheVerified> {
+        self.ask("POST", "/cache/verify", READING_TIME)
     }
 
     /// `POST /umount`: returns when the mount is gone.

@@ -26,9 +26,9 @@ pub use error::{ActionError, Error, Result};
 pub use registry::{Address, Registration, find, forget, mount_path, of_process, register};
 pub use server::Server;
 pub use status::{
-    BucketVersion, CacheStatus, Counters, HeldEntry, InFlight, MappingStatus, MoveStatus, OddKeyEntry, OddKeyList,
-    OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Refreshed, Retried, Status, SyncStatus,
-    Unmounted, Waiting,
+    BucketVersion, CachePruned, CacheStatus, CacheVerified, Counters, HeldEntry, InFlight, MappingStatus, MoveStatus,
+    OddKeyEntry, OddKeyList, OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Refreshed, Retried,
+    RottenFile, Status, SyncStatus, Unmounted, Waiting,
 };
 
 use std::time::Duration;
@@ -85,6 +85,18 @@ pub trait Actions: Send + Sync {
     /// [`ActionError::NotFound`] if there is no such path and was none, [`ActionError::Failed`] if the bucket
     /// could not be asked.
     fn refresh(&self, path: Option<String>) -> BoxFuture<'_, std::result::Result<u64, ActionError>>;
+
+    /// Lets all cached content go that the bucket has and nobody uses.
+    ///
+    /// # Errors
+    /// [`ActionError::Failed`] if the journal failed.
+    fn cache_prune(&self) -> BoxFuture<'_, std::result::Result<CachePruned, ActionError>>;
+
+    /// Reads all cached content that the bucket has, and lets go what is not what the bucket has.
+    ///
+    /// # Errors
+    /// [`ActionError::Failed`] if the journal failed.
+    fn cache_verify(&self) -> BoxFuture<'_, std::result::Result<CacheVerified, ActionError>>;
 
     /// Sends failed announcements again; returns how many.
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>>;

@@ -98,6 +98,8 @@ fn router(actions: Arc<dyn Actions>) -> Router {
         .route("/metrics", get(metrics_text))
         .route("/pending", get(pending))
         .route("/refresh", post(refresh))
+        .route("/cache/prune", post(|State(actions): Shared| async move { answer(actions.cache_prune().await) }))
+        .route("/cache/verify", post(|State(actions): Shared| async move { answer(actions.cache_verify().await) }))
         .route("/umount", post(umount))
         .route("/outbox", get(outbox))
         .route("/outbox/retry", post(retry))

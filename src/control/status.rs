@@ -359,6 +359,40 @@ pub struct Refreshed {
     pub directories: u64,
 }
 
+/// `POST /cache/prune`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CachePruned {
+    /// Files that went.
+    pub files: u64,
+    /// Bytes that are free now.
+    pub bytes: u64,
+}
+
+/// `POST /cache/verify`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheVerified {
+    /// Files that were read.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Files that were not read: the bucket tells no CRC64 of them.
+    pub unknown: u64,
+    /// Files that are not what the bucket has.
+    pub rotten: Vec<RottenFile>,
+}
+
+/// A cached file that the disk has spoiled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RottenFile {
+    /// Its path in the mount.
+    pub path: String,
+    /// Whether it was dropped; otherwise a program has it open.
+    pub dropped: bool,
+}
+
 /// `POST /outbox/retry`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -73,6 +73,15 @@ impl Actions for Scripted {
         async { Ok(3) }.boxed()
     }
 
+    fn cache_prune(&self) -> BoxFuture<'_, std::result::Result<CachePruned, ActionError>> {
+        async { Ok(CachePruned { files: 2, bytes: 5 }) }.boxed()
+    }
+
+    fn cache_verify(&self) -> BoxFuture<'_, std::result::Result<CacheVerified, ActionError>> {
+        let rotten = vec![RottenFile { path: "/a".into(), dropped: true }];
+        async { Ok(CacheVerified { files: 2, rotten, ..Default::default() }) }.boxed()
+    }
+
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>> {
         async { Err(ActionError::Failed("disk".into())) }.boxed()
     }
@@ -120,6 +129,10 @@ async fn questions_reach_the_daemon_and_answers_come_back() {
     ask(&served.client, |client| client.umount(Duration::from_millis(1500))).await.unwrap();
     let listed = ask(&served.client, |client| client.refresh(Some("/a b"))).await.unwrap();
     assert_eq!(listed, 3);
+    let pruned = ask(&served.client, |client| client.cache_prune()).await.unwrap();
+    assert_eq!((pruned.files, pruned.bytes), (2, 5));
+    let verified = ask(&served.client, |client| client.cache_verify()).await.unwrap();
+    assert!(verified.files == 2 && verified.rotten[0].dropped && verified.rotten[0].path == "/a");
     let list = ask(&served.client, |client| client.outbox_list(5)).await.unwrap();
     assert_eq!(list.first().map(|entry| entry.state), Some(OutboxState::Failed));
     let failed = ask(&served.client, |client| client.outbox_retry()).await.unwrap_err();

@@ -10,8 +10,9 @@ use futures::future::BoxFuture;
 
 use crate::config::{self, Config};
 use crate::control::{
-    ActionError, Actions, CacheStatus, Counters, HeldEntry, InFlight, MAX_LISTED, MappingStatus, MoveStatus,
-    OddKeyList, OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Status, SyncStatus, Waiting,
+    ActionError, Actions, CachePruned, CacheStatus, CacheVerified, Counters, HeldEntry, InFlight, MAX_LISTED,
+    MappingStatus, MoveStatus, OddKeyList, OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem,
+    RottenFile, Status, SyncStatus, Waiting,
 };
 use crate::fuse::Mounted;
 use crate::namespace::{Lookup, Tree};
@@ -428,6 +429,30 @@ impl Actions for Daemon {
 
     fn refresh(&self, path: Option<String>) -> BoxFuture<'_, Result<u64, ActionError>> {
         async move { self.refresh_now(path.as_deref().unwrap_or_default()).await }.boxed()
+    }
+
+    fn cache_prune(&self) -> BoxFuture<'_, Result<CachePruned, ActionError>> {
+        async {
+            let (files, bytes) =
+                self.rooms.vfs.drop_clean().await.map_err(|error| ActionError::Failed(error.to_string()))?;
+            Ok(CachePruned { files: u64::try_from(files).unwrap_or(u64::MAX), bytes })
+        }
+        .boxed()
+    }
+
+    fn cache_verify(&self) -> BoxFuture<'_, Result<CacheVerified, ActionError>> {
+        async {
+            let verified =
+                self.rooms.vfs.verify_cache().await.map_err(|error| ActionError::Failed(error.to_string()))?;
+            let rotten = verified.rotten.into_iter();
+            Ok(CacheVerified {
+                files: verified.files,
+                bytes: verified.bytes,
+                unknown: verified.unknown,
+                rotten: rotten.map(|one| RottenFile { path: one.path, dropped: one.dropped }).collect(),
+            })
+        }
+        .boxed()
     }
 
     fn outbox_retry(&self) -> BoxFuture<'_, Result<u64, ActionError>> {

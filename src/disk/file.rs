@@ -81,6 +81,15 @@ pub fn make_dir_private(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Forgets what the kernel remembers of a file's content and has no need to write: the next read asks the
+/// disk. Pages that a program has mapped stay.
+///
+/// # Errors
+/// As posix_fadvise(2).
+pub fn forget_pages(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
+}
+
 /// Brings content and size to the disk (fdatasync). An error is final: the kernel may have dropped
 /// the pages, and a second call would wrongly succeed.
 ///

@@ -30,8 +30,8 @@ pub use copy::{copy_contents, copy_range};
 pub use dirlock::DirLock;
 pub use error::errno;
 pub use file::{
-    chmod, create_exclusive, fallocate, make_dir_private, open_read, open_write, punch_hole, rename, seek, set_times,
-    stamp_now, sync_data, sync_dir, sync_file, truncate, unlink,
+    chmod, create_exclusive, fallocate, forget_pages, make_dir_private, open_read, open_write, punch_hole, rename,
+    seek, set_times, stamp_now, sync_data, sync_dir, sync_file, truncate, unlink,
 };
 pub use fuse_device::{FuseMountFlags, abort_fuse, close_backing, mount_fuse};
 pub use lease::read_lease_grantable;

@@ -37,6 +37,7 @@ mod refresh;
 mod reply;
 mod session;
 mod space;
+mod verify;
 mod worker;
 mod xattrs;
 
@@ -47,6 +48,7 @@ pub use recover::Recovered;
 pub use reply::{
     BackingRegistrar, Caller, DirEntry, Entry, Invalidation, OpenMode, Opened, Place, SetAttr, SetTime, Stat, StatFs,
 };
+pub use verify::{Rotten, Verified};
 
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};

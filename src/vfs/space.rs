@@ -1,8 +1,10 @@
 //! Room in the cache: evict what the bucket has, hold back what it has not (P7).
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::time::Duration;
 
+use crate::cache;
 use crate::journal::{Content, Durability};
 use crate::types::{BackingNo, Ino};
 
@@ -44,9 +46,14 @@ impl Vfs {
 
     /// Lets clean content go, least recently used first, so that `wanted` more bytes fit.
     pub(super) async fn evict(&self, wanted: u64) -> Result<usize> {
-        let victims: HashSet<BackingNo> = self.inner.cache.victims(wanted).into_iter().collect();
+        let victims = self.inner.cache.victims(wanted).into_iter().collect();
+        Ok(self.let_go(&victims).await?.len())
+    }
+
+    /// Lets those of these backing files go that are clean and that nobody uses; which they were.
+    pub(super) async fn let_go(&self, victims: &HashSet<BackingNo>) -> Result<Vec<BackingNo>> {
         if victims.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let candidates: Vec<(Ino, BackingNo)> = self.inner.namespace.read(|tree| {
             tree.inodes()
@@ -60,8 +67,13 @@ impl Vfs {
             // wait until it is gone.
             let Some(state) = self.inner.locks.try_lock(ino) else { continue };
             // C4: a mapping that outlived its handle may still be stored through.
-            let quiet = self.inner.cache.open_read(backing).and_then(|file| self.inner.cache.is_quiescent(&file));
-            if state.is_idle() && quiet.is_ok_and(|quiet| quiet) {
+            let quiet = match self.inner.cache.open_read(backing) {
+                Ok(file) => self.inner.cache.is_quiescent(&file).is_ok_and(|quiet| quiet),
+                // Lost: there is nothing to store to.
+                Err(cache::Error::Io(error)) => error.kind() == ErrorKind::NotFound,
+                Err(cache::Error::Journal(_)) => false,
+            };
+            if state.is_idle() && quiet {
                 free.push((ino, backing, state));
             } else {
                 self.inner.locks.release(ino, state);
@@ -99,15 +111,17 @@ impl Vfs {
             self.inner.locks.release(ino, state);
         }
         durable?;
-        Ok(gone.len())
+        Ok(gone)
     }
 
-    /// Lets all clean content go that nobody uses.
+    /// Lets all clean content go that nobody uses (`ferryfs cache prune`); how many files that were, and
+    /// their bytes.
     ///
     /// # Errors
     /// The journal failed.
-    pub async fn drop_clean(&self) -> Result<usize> {
-        let limit = self.inner.cache.usage().limit;
-        self.evict(limit).await
+    pub async fn drop_clean(&self) -> Result<(usize, u64)> {
+        let before = self.inner.cache.usage();
+        let files = self.evict(before.limit).await?;
+        Ok((files, before.used.saturating_sub(self.inner.cache.usage().used)))
     }
 }

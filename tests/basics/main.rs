@@ -5,6 +5,7 @@
 mod harness;
 
 mod attributes;
+mod cache;
 mod content;
 mod copies;
 mod exchange;

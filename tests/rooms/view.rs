@@ -144,7 +144,7 @@ async fn opening_and_eviction_do_not_meet() {
     let evictor = tokio::spawn(async move {
         // Until told, or until the test has failed.
         while stopped.has_changed().is_ok_and(|told| !told) {
-            count.fetch_add(vfs.drop_clean().await.unwrap(), Ordering::Relaxed);
+            count.fetch_add(vfs.drop_clean().await.unwrap().0, Ordering::Relaxed);
             tokio::task::yield_now().await;
         }
     });
