@@ -41,6 +41,9 @@ pub(super) const URGENT: Duration = Duration::ZERO;
 /// for may end in ways that nobody tells the queue of.
 const STALLED_LOOK: Duration = Duration::from_secs(5);
 
+/// So many ends of inodes are remembered; of those before, work in hand is looked at once more.
+const ENDS_KEPT: usize = 1024;
+
 /// When work is due, and why then.
 #[derive(Clone, Copy, Debug)]
 struct Due {
@@ -74,8 +77,13 @@ struct Again {
 pub(super) struct Queue {
     due: BTreeSet<(Duration, Work)>,
     at: HashMap<Work, Due>,
-    in_hand: HashSet<Work>,
+    /// With how many ends there had been when each was taken.
+    in_hand: HashMap<Work, u64>,
     again: HashMap<Work, Again>,
+    /// Ends so far that blocked work may have waited for.
+    ends: u64,
+    /// Which of them was the last of an inode, since this many of all.
+    ended: (u64, HashMap<Ino, u64>),
     /// Woken by the end of any look.
     blocked: HashSet<Work>,
     /// Woken by the end of a look at one inode: waking all of a large tree's files at the end of
@@ -91,7 +99,7 @@ impl Queue {
     }
 
     fn schedule(&mut self, work: Work, due: Due) {
-        if self.in_hand.contains(&work) {
+        if self.in_hand.contains_key(&work) {
             self.again.insert(work, Again { at: due.at, firm: true });
             return;
         }
@@ -116,19 +124,20 @@ impl Queue {
 
     /// A look at this work is under way.
     pub(super) fn is_in_hand(&self, work: &Work) -> bool {
-        self.in_hand.contains(work)
+        self.in_hand.contains_key(work)
     }
 
-    /// As [`Queue::put`], but never later than it was.
+    /// As [`Queue::put`], but never later than it was. What is waited for wakes it all the same.
     pub(super) fn put_sooner(&mut self, work: Work, at: Duration) {
-        let at = self.at.get(&work).map_or(at, |old| at.min(old.at));
-        self.put(work, at);
+        if self.at.get(&work).is_none_or(|old| at < old.at) {
+            self.put(work, at);
+        }
     }
 
     /// Looks at `work` at `at`, unless it has an earlier time, or waits for something: a pause after a
     /// failure stays. A look that is under way may have been decided before there was something to do.
     pub(super) fn ensure(&mut self, work: Work, at: Duration) {
-        if self.in_hand.contains(&work) {
+        if self.in_hand.contains_key(&work) {
             self.again.entry(work).or_insert(Again { at, firm: false });
         } else if self.at.get(&work).is_none_or(|due| due.why == Why::Idle && at < due.at) {
             self.put(work, at);
@@ -144,7 +153,7 @@ impl Queue {
         self.due.remove(&(at, work.clone()));
         self.at.remove(&work);
         self.unstall(&work);
-        self.in_hand.insert(work.clone());
+        self.in_hand.insert(work.clone(), self.ends);
         Some(work)
     }
 
@@ -155,7 +164,7 @@ impl Queue {
 
     /// A look has ended. What waited for it is due again.
     pub(super) fn ended(&mut self, work: Work, next: Next, now: Duration) {
-        self.in_hand.remove(&work);
+        let began = self.in_hand.remove(&work).unwrap_or(self.ends);
         if matches!(next, Next::Done | Next::After(_) | Next::Later(_)) {
             self.wake_blocked(now);
             if let Work::Inode(ino) = &work {
@@ -170,6 +179,9 @@ impl Queue {
             (None, Next::After(wait)) => self.schedule(work, Due { at: now + wait, why: Why::Pause }),
             (None, Next::Later(wait)) => self.schedule(work, Due { at: now + wait, why: Why::Idle }),
             (None, Next::Done) => {}
+            // What it waits for has ended since it looked: nobody else will wake it.
+            (None, Next::Blocked) if self.ends > began => self.put(work, now),
+            (None, Next::Behind(ino)) if self.has_ended_since(ino, began) => self.put(work, now),
             (None, Next::Blocked) => {
                 self.schedule(work.clone(), Due { at: now + STALLED_LOOK, why: Why::Pause });
                 self.blocked.insert(work);
@@ -182,8 +194,14 @@ impl Queue {
         }
     }
 
+    fn has_ended_since(&self, ino: Ino, began: u64) -> bool {
+        let (since, ended) = &self.ended;
+        began < *since || ended.get(&ino).is_some_and(|end| *end > began)
+    }
+
     /// Blocked work is looked at again: what it waits for may have changed without a look ending.
     pub(super) fn wake_blocked(&mut self, now: Duration) {
+        self.ends += 1;
         for blocked in std::mem::take(&mut self.blocked) {
             self.put(blocked, now);
         }
@@ -191,6 +209,11 @@ impl Queue {
 
     /// What waits for an inode is looked at again.
     pub(super) fn wake_behind(&mut self, ino: Ino, now: Duration) {
+        self.ends += 1;
+        if self.ended.1.len() >= ENDS_KEPT {
+            self.ended = (self.ends, HashMap::new());
+        }
+        self.ended.1.insert(ino, self.ends);
         for behind in self.behind.remove(&ino).into_iter().flatten() {
             self.put(behind, now);
         }
@@ -305,6 +328,54 @@ mod tests {
             queue.ended(file.clone(), next, S(1));
             assert_eq!(queue.next_due(), due, "{next:?}");
         }
+    }
+
+    #[test]
+    fn what_ends_while_work_looks_at_it_wakes_it() {
+        let (a, b) = (Work::Inode(Ino(2)), Work::Inode(Ino(3)));
+        for next in [Next::Blocked, Next::Behind(Ino(3))] {
+            let mut queue = Queue::default();
+            queue.put(a.clone(), S(0));
+            queue.put(b.clone(), S(0));
+            assert_eq!((queue.take(S(0)), queue.take(S(0))), (Some(a.clone()), Some(b.clone())));
+            queue.ended(b.clone(), Next::Done, S(1));
+            queue.ended(a.clone(), next, S(1));
+            assert_eq!(queue.take(S(1)), Some(a.clone()), "{next:?}: it looked before the end");
+            queue.ended(a.clone(), next, S(2));
+            assert_eq!(queue.next_due(), Some(S(2) + STALLED_LOOK), "{next:?}: it looked after it");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_looked_at_later_is_woken_all_the_same() {
+        let mut queue = Queue::default();
+        let (removal, copy) = (Work::Removal(TargetId(1), Key::from("k")), Work::Inode(Ino(3)));
+        for next in [Next::Blocked, Next::Behind(Ino(3))] {
+            queue.put(copy.clone(), S(0));
+            queue.put(removal.clone(), S(0));
+            assert_eq!((queue.take(S(0)), queue.take(S(0))), (Some(copy.clone()), Some(removal.clone())));
+            queue.ended(removal.clone(), next, S(1));
+            queue.put_sooner(removal.clone(), S(60));
+            queue.ended(copy.clone(), Next::Done, S(2));
+            assert_eq!(queue.take(S(2)), Some(removal.clone()), "{next:?}");
+            queue.ended(removal.clone(), Next::Done, S(2));
+        }
+    }
+
+    #[test]
+    fn no_end_is_missed_among_many() {
+        let mut queue = Queue::default();
+        let work = Work::Inode(Ino(1));
+        queue.put(work.clone(), S(0));
+        assert_eq!(queue.take(S(0)), Some(work.clone()));
+        for ino in 2..3 * ENDS_KEPT as u64 {
+            queue.wake_behind(Ino(ino), S(0));
+        }
+        queue.ended(work.clone(), Next::Behind(Ino(2)), S(1));
+        assert_eq!(queue.take(S(1)), Some(work.clone()));
+        queue.ended(work, Next::Behind(Ino(2)), S(1));
+        assert_eq!(queue.next_due(), Some(S(1) + STALLED_LOOK));
+        assert!(queue.ended.1.len() <= ENDS_KEPT);
     }
 
     #[test]
