@@ -37,6 +37,11 @@ pub struct OddKeys {
 }
 
 impl Tree {
+    /// A directory with this segment in its key is known in another one.
+    pub fn has_directory(&self, dir: Ino, segment: &str) -> bool {
+        self.child_at(dir, segment, true).is_some()
+    }
+
     /// The child of a directory that has this segment in its key.
     pub(crate) fn child_at(&self, dir: Ino, segment: &str, is_dir: bool) -> Option<Ino> {
         let is = |ino: &Ino, odd: bool| {

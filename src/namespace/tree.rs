@@ -55,12 +55,6 @@ pub(crate) fn below_prefix<'a, V>(
         .map(|((_, key), value)| (key, value))
 }
 
-/// A key that begins with `prefix` is one of a file or directory directly below it.
-fn is_entry(key: &Key, prefix: &str) -> bool {
-    let name = key.as_str().get(prefix.len()..).unwrap_or_default();
-    !name.is_empty() && !name.trim_end_matches('/').contains('/')
-}
-
 /// The row's target of the synthetic root directory that several mappings hang under.
 const NO_TARGET: TargetId = TargetId(0);
 
@@ -297,16 +291,14 @@ impl Tree {
         self.by_remote.get(&(target, key.clone())).map_or(&[], Vec::as_slice)
     }
 
-    /// Inodes whose remote version is an entry of the directory with this prefix.
-    pub fn remotes_in<'a>(&'a self, target: TargetId, prefix: &'a str) -> impl Iterator<Item = Ino> + 'a {
-        below_prefix(&self.by_remote, target, prefix)
-            .filter(move |(key, _)| is_entry(key, prefix))
-            .flat_map(|(_, inos)| inos.iter().copied())
+    /// Inodes whose remote version lies below this prefix, by key.
+    pub fn remotes_below<'a>(&'a self, target: TargetId, prefix: &'a str) -> impl Iterator<Item = (&'a Key, Ino)> + 'a {
+        below_prefix(&self.by_remote, target, prefix).flat_map(|(key, inos)| inos.iter().map(move |ino| (key, *ino)))
     }
 
-    /// Removals owed of entries of the directory with this prefix, its own marker not among them.
-    pub fn removals_in<'a>(&'a self, target: TargetId, prefix: &'a str) -> impl Iterator<Item = &'a RemovalRow> {
-        below_prefix(&self.removals, target, prefix).filter(move |(key, _)| is_entry(key, prefix)).map(|(_, row)| row)
+    /// Removals owed of keys below this prefix.
+    pub fn removals_below<'a>(&'a self, target: TargetId, prefix: &'a str) -> impl Iterator<Item = &'a RemovalRow> {
+        below_prefix(&self.removals, target, prefix).map(|(_, row)| row)
     }
 
     /// The inode that wants this key, if it has a name here.

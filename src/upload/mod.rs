@@ -18,6 +18,7 @@
 //! 7. Another host's version is never overwritten before it is kept, unless the mapping says so.
 //! 8. A failed step is repeated with backoff for as long as it takes, and shown until it succeeds.
 
+mod awaited;
 mod commit;
 mod conflict;
 mod copy;

@@ -18,6 +18,7 @@ use crate::namespace::Adopted;
 use crate::types::Ino;
 
 use super::Uploader;
+use super::awaited::{Left, waits};
 use super::error::{StepError, StepResult};
 use super::plan::{Expected, Step, is_vacant};
 use super::queue::{Next, Work};
@@ -46,6 +47,8 @@ pub(super) struct Carry {
     passes: HashMap<String, Pass>,
     /// Children moved since the start.
     done: u64,
+    /// Looks for more of them since the start.
+    looks: u64,
     /// Moved children that may be forgotten after a while.
     moved: VecDeque<Ino>,
 }
@@ -188,6 +191,7 @@ impl Uploader {
         self.hand(dir, &work);
         if let Some(carry) = self.book().moves.get_mut(&dir) {
             carry.known_from = next;
+            carry.looks += 1;
         }
         Ok(Next::After(Duration::ZERO))
     }
@@ -206,7 +210,9 @@ impl Uploader {
         self.hand(dir, &work);
         let over = {
             let mut book = self.book();
-            let pass = book.moves.entry(dir).or_default().passes.entry(prefix.to_owned()).or_default();
+            let carry = book.moves.entry(dir).or_default();
+            carry.looks += 1;
+            let pass = carry.passes.entry(prefix.to_owned()).or_default();
             pass.found |= fresh > 0;
             pass.marker = next;
             let whole = pass.marker.is_none();
@@ -245,13 +251,15 @@ impl Uploader {
     }
 
     /// Which of the children handed on are through. One that fails is not waited for: it is shown, and
-    /// tried again by itself.
+    /// tried again by itself. Nor is one that a program has open: it moves when it is closed.
     fn count_done(&self, dir: Ino) {
-        let Some(handed) = self.book().moves.get_mut(&dir).map(|carry| std::mem::take(&mut carry.handed)) else {
+        let Some(mut handed) = self.book().moves.get_mut(&dir).map(|carry| std::mem::take(&mut carry.handed)) else {
             return;
         };
-        let waiting: Vec<Ino> =
-            self.inner.namespace.read(|tree| handed.iter().copied().filter(|ino| tree.is_pending(*ino)).collect());
+        let waiting: Vec<Ino> = self.inner.namespace.read(|tree| {
+            handed.retain(|ino| !tree.is_pending(*ino) || waits(tree, *ino));
+            handed.iter().copied().filter(|ino| tree.is_pending(*ino)).collect()
+        });
         let forgettable = {
             let mut book = self.book();
             let failing = |ino: &Ino| book.failures.contains_key(&Work::Inode(*ino));
@@ -341,6 +349,13 @@ impl Uploader {
         Ok(settled.map_err(of_namespace)? || self.inner.namespace.read(|tree| !is_vacant(tree, job.ino, &job.key)))
     }
 
+    /// A move whose last listing showed nothing more has nothing left that can be waited for.
+    pub(super) fn leave_out_quiet(&self, left: &mut Left) {
+        let book = self.book();
+        let quiet = |dir: &Ino| book.moves.get(dir).is_some_and(Carry::is_quiet);
+        left.urgent.retain(|work| !matches!(work, Work::Move(dir) if quiet(dir)));
+    }
+
     /// Directories, at or below one (`None`: anywhere), that may still have something to move.
     pub(super) fn still_moving(&self, below: Option<Ino>) -> u64 {
         let dirs: Vec<Ino> = self.inner.namespace.read(|tree| {
@@ -363,6 +378,11 @@ impl Uploader {
 }
 
 impl Carry {
+    /// Grows with each child that is through and each look for more.
+    pub(super) fn progress(&self) -> u64 {
+        self.done + self.looks
+    }
+
     fn is_quiet(&self) -> bool {
         self.begun
             && self.known_from.is_none()

@@ -144,6 +144,15 @@ impl Queue {
         }
     }
 
+    /// Looks at `work` at `at`, without the delay: somebody waits for it. A pause after a failure stays.
+    pub(super) fn expedite(&mut self, work: Work, at: Duration) {
+        if self.at.get(&work).is_some_and(|due| due.why == Why::Delay) {
+            self.put_sooner(work, at);
+        } else {
+            self.ensure(work, at);
+        }
+    }
+
     /// Takes the first work that is due.
     pub(super) fn take(&mut self, now: Duration) -> Option<Work> {
         let (at, work) = self.due.first()?.clone();

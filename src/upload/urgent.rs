@@ -14,6 +14,8 @@ use crate::store::{self, ErrorKind};
 use crate::types::Ino;
 
 use super::Uploader;
+use super::awaited::{Left, directory};
+use super::mover::Carry;
 use super::queue::{URGENT, Work};
 
 /// Without any progress for this long, and no request under way, the wait is given up. A request
@@ -31,8 +33,8 @@ const MISMATCHES: u32 = 3;
 pub enum Scope {
     /// A file's closed content, name and attributes.
     Inode(Ino),
-    /// A directory's own marker, and the names directly in it: what was made, renamed (to it or away)
-    /// or removed. Not what is still open for writing.
+    /// A directory's own marker, and the names directly in it: what was made, renamed (to it or away,
+    /// directories with all that they hold) or removed. Not what is still open for writing.
     Directory(Ino),
 }
 
@@ -100,8 +102,8 @@ impl Uploader {
             }
         });
         let waited = self.wait_for(|tree| match tree.get(ino) {
-            Some(inode) if inode.row.linked && is_offered(inode, generation) => vec![Work::Inode(ino)],
-            _ => Vec::new(),
+            Some(inode) if inode.row.linked && is_offered(inode, generation) => Left::of(Work::Inode(ino)),
+            _ => Left::default(),
         });
         let waited = waited.await;
         let (sent, linked) = self.inner.namespace.touch(|tree| match tree.get_mut(ino) {
@@ -126,7 +128,8 @@ impl Uploader {
     /// The first failure of one of the steps; they are repeated in the background.
     pub async fn upload_now(&self, scope: Scope) -> Result<(), NotUploaded> {
         self.wait_for(|tree| match scope {
-            Scope::Inode(ino) => tree.is_pending(ino).then_some(Work::Inode(ino)).into_iter().collect(),
+            Scope::Inode(ino) if tree.is_pending(ino) => Left::of(Work::Inode(ino)),
+            Scope::Inode(_) => Left::default(),
             Scope::Directory(dir) => directory(tree, dir),
         })
         .await
@@ -157,14 +160,16 @@ impl Uploader {
         });
     }
 
-    async fn wait_for(&self, left: impl Fn(&Tree) -> Vec<Work>) -> Result<(), NotUploaded> {
+    async fn wait_for(&self, left: impl Fn(&Tree) -> Left) -> Result<(), NotUploaded> {
         let mut ticks = self.watch();
         let before = self.book().failed;
         let (mut seen, mut moved) = (None, self.now());
         let mut asked: HashSet<Work> = HashSet::new();
         loop {
             ticks.mark_unchanged();
-            let works = self.inner.namespace.read(&left);
+            let mut left = self.inner.namespace.read(&left);
+            self.leave_out_quiet(&mut left);
+            let works: Vec<Work> = left.all().cloned().collect();
             if works.is_empty() {
                 return Ok(());
             }
@@ -178,12 +183,18 @@ impl Uploader {
             let under_way = {
                 let mut queue = self.queue();
                 // Once: what then fails or waits keeps its pauses.
-                for work in &works {
+                for work in &left.urgent {
                     if asked.insert(work.clone()) {
                         queue.put(work.clone(), URGENT);
                     }
                 }
-                works.iter().any(|work| queue.is_in_hand(work))
+                for work in &left.soon {
+                    if asked.insert(work.clone()) {
+                        queue.expedite(work.clone(), now);
+                    }
+                }
+                // A move is looked after all the time, whether it gets on or not.
+                works.iter().any(|work| !matches!(work, Work::Move(_)) && queue.is_in_hand(work))
             };
             self.inner.wake.notify_one();
             let progress = self.progress_of(&works);
@@ -230,9 +241,9 @@ impl Uploader {
     fn is_offline(&self, work: &Work) -> bool {
         self.inner.namespace.read(|tree| {
             let mapping = match work {
-                Work::Inode(ino) => tree.mapping_of(*ino),
+                Work::Inode(ino) | Work::Move(ino) => tree.mapping_of(*ino),
                 Work::Removal(target, _) => tree.mapping(*target),
-                Work::Settle(_) | Work::Move(_) => None,
+                Work::Settle(_) => None,
             };
             mapping.is_some_and(|mapping| Mapping::is_offline(mapping))
         })
@@ -243,7 +254,8 @@ impl Uploader {
         let book = self.book();
         let sent = works.iter().filter_map(|work| match work {
             Work::Inode(ino) => book.flights.get(ino).map(|flight| flight.sent),
-            Work::Removal(..) | Work::Settle(_) | Work::Move(_) => None,
+            Work::Move(dir) => book.moves.get(dir).map(Carry::progress),
+            Work::Removal(..) | Work::Settle(_) => None,
         });
         (works.len(), sent.sum(), book.failed)
     }
@@ -253,19 +265,4 @@ fn is_offered(inode: &Inode, generation: u64) -> bool {
     inode.offered.is_some_and(|offered| offered.generation == generation)
         // Closed meanwhile, unchanged: the same version goes up as any other.
         || (inode.row.content == Content::Closed && inode.row.generation == generation)
-}
-
-/// What of a directory's names the bucket does not show yet.
-fn directory(tree: &Tree, dir: Ino) -> Vec<Work> {
-    let open = |inode: &Inode| matches!(inode.row.content, Content::Open | Content::Flushed | Content::Torn);
-    let waits = |ino: &Ino| tree.is_pending(*ino) && tree.get(*ino).is_some_and(|inode| !open(inode));
-    let children = tree.children(dir).into_iter().flat_map(|children| children.values().copied());
-    let mut works: Vec<Work> = children.chain([dir]).filter(waits).map(Work::Inode).collect();
-    let (Some(prefix), Some(inode)) = (tree.prefix(dir), tree.get(dir)) else { return works };
-    let target = inode.row.target;
-    works.extend(tree.remotes_in(target, &prefix).filter(waits).map(Work::Inode));
-    works.extend(tree.removals_in(target, &prefix).map(|row| Work::Removal(row.target, row.key.clone())));
-    works.sort();
-    works.dedup();
-    works
 }

@@ -37,6 +37,7 @@ impl Vfs {
         }
         let mut state = self.inner.locks.lock(ino).await;
         let flushed = self.flush_locked(ino, fh, pid, &mut state).await;
+        state.flushed = self.inner.handles.are_flushed(ino).then(|| self.monotonic());
         self.inner.locks.release(ino, state);
         let marked = flushed?;
         let remote = self.inner.options.close == ClosePolicy::Remote && self.is_close_of(handle.opener, pid);

@@ -65,11 +65,15 @@ impl Handles {
     /// Notes that a descriptor of `fh` was closed. Whether that holds of every handle of the inode
     /// that may write.
     pub(super) fn mark_flushed(&self, ino: Ino, fh: u64) -> bool {
-        let mut table = self.table();
-        if let Some(handle) = table.get_mut(&fh) {
+        if let Some(handle) = self.table().get_mut(&fh) {
             handle.flushed = true;
         }
-        table.values().filter(|handle| handle.ino == ino && handle.write).all(|handle| handle.flushed)
+        self.are_flushed(ino)
+    }
+
+    /// Of each handle of the inode that may write a descriptor was closed.
+    pub(super) fn are_flushed(&self, ino: Ino) -> bool {
+        self.table().values().filter(|handle| handle.ino == ino && handle.write).all(|handle| handle.flushed)
     }
 
     /// The content of an inode has arrived whole: its handles go on from the file.

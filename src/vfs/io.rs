@@ -115,6 +115,9 @@ impl Vfs {
     }
 
     pub(super) async fn do_fsyncdir(&self, ino: Ino) -> Result<()> {
+        if self.inner.options.fsync == FsyncPolicy::Remote {
+            self.await_releases(ino).await;
+        }
         self.inner.namespace.barrier().await?;
         match self.inner.options.fsync {
             FsyncPolicy::Disk => Ok(()),

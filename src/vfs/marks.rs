@@ -1,4 +1,4 @@
-//! Provisional marks taken back (C2, C6).
+//! Provisional marks taken back (C2, C6), and ends of sessions that are on their way.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,11 +9,14 @@ use crate::types::Ino;
 
 use super::Vfs;
 use super::error::{Error, Result};
+use super::session::OpenState;
 
 /// RELEASE follows the answer to the last close at once. Where it has not come after this long,
 /// another descriptor of the handle lives: the FLUSH came from a child that inherited one, or from
 /// the close of a duplicate.
 const RELEASE_WITHIN: Duration = Duration::from_secs(1);
+/// Pause between two looks whether it has come.
+const RELEASE_LOOK: Duration = Duration::from_millis(2);
 
 impl Vfs {
     /// P2: takes a provisional mark back if its handle turns out to live on. Otherwise daemon and
@@ -76,5 +79,41 @@ impl Vfs {
         commit.durable().await?;
         self.inner.marks_taken_back.fetch_add(u64::from(taken), Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Vfs {
+    /// Waits for the ends of the files directly in a directory that programs have closed: RELEASE, and
+    /// the lease (C4), which the kernel grants a moment after it. A FLUSH alone does not tell a close from
+    /// that of a duplicate, so nobody is waited for longer than RELEASE may take; then the file counts as
+    /// open.
+    pub(super) async fn await_releases(&self, dir: Ino) {
+        let until = self.monotonic() + RELEASE_WITHIN;
+        let open: Vec<Ino> = self.inner.namespace.read(|tree| {
+            let children = tree.children(dir).into_iter().flat_map(|children| children.values().copied());
+            let is_open = |ino: &Ino| {
+                tree.get(*ino).is_some_and(|inode| matches!(inode.row.content, Content::Open | Content::Flushed))
+            };
+            children.filter(is_open).collect()
+        });
+        for ino in open {
+            while self.is_closing(ino).await && self.monotonic() < until {
+                tokio::time::sleep(RELEASE_LOOK).await;
+            }
+        }
+    }
+
+    async fn is_closing(&self, ino: Ino) -> bool {
+        let state = self.inner.locks.lock(ino).await;
+        let closing = state.is_closing(self.monotonic());
+        self.inner.locks.release(ino, state);
+        closing
+    }
+}
+
+impl OpenState {
+    /// Each handle that may write has had its FLUSH, so lately that its RELEASE may be on its way.
+    fn is_closing(&self, now: Duration) -> bool {
+        self.session.is_some() && self.flushed.is_some_and(|flushed| now.saturating_sub(flushed) < RELEASE_WITHIN)
     }
 }

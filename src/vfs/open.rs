@@ -252,6 +252,7 @@ impl Vfs {
         state.mode = Some(mode);
         state.count += 1;
         state.writers += u32::from(write);
+        state.flushed = state.flushed.filter(|_| !write);
         state.direct |= write && flags & libc::O_DIRECT != 0;
         self.inner.namespace.touch(|tree| {
             if let Some(inode) = tree.get_mut(ino) {

@@ -73,6 +73,8 @@ pub(super) struct OpenState {
     /// Those of them that may write.
     pub(super) writers: u32,
     pub(super) session: Option<Session>,
+    /// Monotonic time of the last FLUSH after which each handle that may write had had one.
+    pub(super) flushed: Option<Duration>,
     /// One of the handles of the session was opened with O_DIRECT.
     pub(super) direct: bool,
     /// Content that is still arriving, and its backing file.

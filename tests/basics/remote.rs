@@ -250,13 +250,16 @@ fn an_fsync_of_a_directory_waits_for_its_names() {
         let open = new(mount, "dir/open", b"half");
         sync("dir");
         assert_eq!(cloud.keys(), ["data/dir/", "data/dir/moved", "data/other/", "data/other/b"]);
+        // The kernel tells of the end of a handle a moment after close(2).
         drop(open);
-        // The kernel tells of the end of a handle a moment after close(2); nothing but this call uploads here.
-        until("the closed file is waited for", || {
-            sync("dir");
-            cloud.object("data/dir/open").is_some()
-        });
+        sync("dir");
         cloud.holds("data/dir/open", b"half");
+        for round in 0..20 {
+            let name = format!("dir/round{round}");
+            drop(new(mount, &name, name.as_bytes()));
+            sync("dir");
+            cloud.holds(&format!("data/{name}"), name.as_bytes());
+        }
     });
 }
 

@@ -4,6 +4,7 @@ mod conflicts;
 mod copies;
 mod moves;
 mod moving;
+mod remote;
 mod upload;
 mod view;
 mod world;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ferryfs::cache::Cache;
-use ferryfs::clock::SystemClock;
+use ferryfs::clock::{Clock, ManualClock, SystemClock};
 use ferryfs::disk;
 use ferryfs::download::Downloader;
 use ferryfs::emulator::{Action, Emulator, Fault, Match};
@@ -42,6 +42,9 @@ pub struct Options {
     pub terms: Terms,
     pub move_quiet: Duration,
     pub conflict: Conflict,
+    pub fsync: FsyncPolicy,
+    /// Stands still until the test moves it: nothing that waits for a time happens by itself.
+    pub clock: Option<ManualClock>,
 }
 
 impl Default for Options {
@@ -57,6 +60,8 @@ impl Default for Options {
             terms: Terms::default(),
             move_quiet: Duration::from_secs(60),
             conflict: Conflict::default(),
+            fsync: FsyncPolicy::Disk,
+            clock: None,
         }
     }
 }
@@ -186,7 +191,10 @@ impl World {
 
 impl Rooms {
     async fn open(options: &Options, root: &tempfile::TempDir, store: Arc<dyn ObjectStore>) -> Rooms {
-        let clock = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = match &options.clock {
+            Some(clock) => Arc::new(clock.clone()),
+            None => Arc::new(SystemClock),
+        };
         let state_dir = root.path().join("state");
         let journal = Journal::open(&state_dir).unwrap();
         let target = journal.target(TargetKind::Mapping, "cos://examplebucket-1250000000/data/").unwrap();
@@ -231,7 +239,7 @@ impl Rooms {
         };
         let posix = ferryfs::vfs::Options {
             close: ClosePolicy::Process,
-            fsync: FsyncPolicy::Disk,
+            fsync: options.fsync,
             upload_open: None,
             killed_writer: KilledWriter::Hold,
             whole_below: options.whole_below,
