@@ -13,8 +13,9 @@
 //!   unknown outcome.
 //! - [`ObjectStore::may_arrive_late`] tells of attempts whose reply was lost, since a repeat that
 //!   succeeded hides them.
-//! - Delete, part uploads and abort are repeated after an unknown outcome, since twice is as good as
-//!   once; PUT, copy, initiate and complete only if certainly not applied: settle them by HEAD.
+//! - Delete of one key, part uploads and abort are repeated after an unknown outcome, since twice is as
+//!   good as once; PUT, copy, initiate, complete and delete of many keys only if certainly not applied:
+//!   settle them by looking.
 //!
 //! # Invariants
 //! 1. Dot segments, `//`, and every byte of a key reach the wire as written.
@@ -314,7 +315,8 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// Deletes; succeeds if the key is not there.
     fn delete<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>>;
 
-    /// Deletes at most `max_delete_keys` keys; returns those that were refused.
+    /// Deletes at most `max_delete_keys` keys, whatever stands there; returns those that were refused. After
+    /// an error any of them may be gone.
     fn delete_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<DeleteFailure>>>;
 
     /// Begins a multipart upload; returns its id.

@@ -34,8 +34,6 @@ pub(super) struct Call<'a> {
     pub(super) method: Method,
     /// `None` for the bucket itself.
     pub(super) key: Option<&'a Key>,
-    /// Keys that the body names.
-    pub(super) named: &'a [Key],
     /// Parameters, decoded.
     pub(super) query: Vec<(&'static str, String)>,
     /// Headers by lower-case name.
@@ -55,7 +53,6 @@ impl<'a> Call<'a> {
         Call {
             method,
             key,
-            named: &[],
             query: Vec::new(),
             headers: Vec::new(),
             body: Bytes::new(),
@@ -207,7 +204,7 @@ impl CosClient {
             }
             // What is not repeated after an unknown outcome hides none from its caller.
             if call.repeat == Repeat::Idempotent && failure.error.outcome == Outcome::Unknown {
-                self.late.note(call.key.into_iter().chain(call.named));
+                self.late.note(call.key.into_iter());
             }
             match attempts.failed(failure.error, failure.hopeless) {
                 Next::Again(delay) => sleep(delay).await,

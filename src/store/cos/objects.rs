@@ -233,8 +233,8 @@ pub(super) async fn delete_many(
     if objects.is_empty() {
         return Ok(failures);
     }
-    let mut call = Call::new(Method::POST, None, Repeat::Idempotent);
-    call.named = keys;
+    // Of many keys, what has come to stand at one meanwhile is soon another's.
+    let mut call = Call::new(Method::POST, None, Repeat::Once);
     call.query.push(("delete", String::new()));
     call.body = Bytes::from(format!("<Delete><Quiet>true</Quiet>{objects}</Delete>"));
     call.headers.push(("content-type".to_owned(), "application/xml".to_owned()));
