@@ -40,7 +40,8 @@ pub enum Side {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "ActionJson", into = "ActionJson")]
 pub enum Action {
-    /// Refused, with this status and provider code; not applied. JSON
+    /// Refused, with this status and provider code; not applied. For `DELETE`, also of single keys of a
+    /// delete of many. JSON
     /// `{"status": 503, "code": "SlowDown", "retry_after": 1}`.
     Status {
         /// HTTP status.
@@ -221,9 +222,25 @@ impl Faults {
 
     /// The first fault that this request meets; uses it up by one.
     pub(super) fn take(&self, subject: &Subject<'_>) -> Option<Fault> {
+        self.take_of(subject, |_| true)
+    }
+
+    /// With which code one key of a delete of many is refused: by a fault for DELETE with a status.
+    pub(super) fn refusal(&self, bucket: &str, key: &str) -> Option<String> {
+        let keys = [key.to_owned()];
+        let subject = Subject { method: "DELETE", bucket, keys: &keys, sub_resources: &["object"] };
+        let refuses = |fault: &Fault| fault.matching.method.is_some() && matches!(fault.action, Action::Status { .. });
+        match self.take_of(&subject, refuses)?.action {
+            Action::Status { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    fn take_of(&self, subject: &Subject<'_>, counts: impl Fn(&Fault) -> bool) -> Option<Fault> {
         let mut waiting = self.lock();
         let mut met = None;
-        for fault in waiting.iter_mut().filter(|fault| fault.count > 0 && fits(&fault.matching, subject)) {
+        let meets = |fault: &&mut Fault| fault.count > 0 && fits(&fault.matching, subject) && counts(fault);
+        for fault in waiting.iter_mut().filter(meets) {
             if fault.skip > 0 {
                 fault.skip -= 1;
                 continue;
@@ -313,6 +330,20 @@ mod tests {
         }
         assert!(faults.take(&put).is_none());
         assert!(faults.list().is_empty());
+    }
+
+    #[test]
+    fn single_keys_of_a_delete_of_many_are_refused_by_faults_for_delete_alone() {
+        let faults = Faults::default();
+        for (method, action) in [("DELETE", r#"{"delay_ms":9}"#), ("DELETE", r#"{"status":403,"code":"Denied"}"#)] {
+            let json = format!(r#"{{"match":{{"method":"{method}","key":"d/*"}},"action":{action}}}"#);
+            faults.add(serde_json::from_str(&json).unwrap());
+        }
+        faults.add(serde_json::from_str(r#"{"action":{"status":500}}"#).unwrap());
+        assert_eq!(faults.refusal("b-1", "e/x"), None);
+        assert_eq!(faults.refusal("b-1", "d/x").as_deref(), Some("Denied"));
+        assert_eq!(faults.refusal("b-1", "d/x"), None);
+        assert_eq!(faults.list().len(), 2);
     }
 
     #[test]

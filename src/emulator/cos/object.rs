@@ -143,12 +143,21 @@ pub(super) async fn delete_many(exchange: &mut Exchange, bucket: Arc<Bucket>) ->
         return Err(malformed().into());
     }
     exchange.applying().await;
+    let mut out = Writer::default().open("DeleteResult");
+    let mut wanted = Vec::with_capacity(keys.len());
+    for key in keys {
+        match exchange.state.faults.refusal(bucket.name(), &key) {
+            None => wanted.push(key),
+            Some(code) => {
+                out = out.open("Error").leaf("Key", key).leaf("Code", code).leaf("Message", "a fault").close("Error");
+            }
+        }
+    }
     let outcomes = blocking(move || {
         let delete = |key: String| (bucket.delete(&key), key);
-        Ok::<_, Stop>(keys.into_iter().map(delete).collect::<Vec<_>>())
+        Ok::<_, Stop>(wanted.into_iter().map(delete).collect::<Vec<_>>())
     })
     .await?;
-    let mut out = Writer::default().open("DeleteResult");
     for (outcome, key) in outcomes {
         match outcome {
             Ok(_) if quiet => {}
