@@ -14,6 +14,7 @@ pub const ALL: &[&str] = &[
     UPLOAD_BEFORE_CLEAN_OWED,
     UPLOAD_AFTER_CLEAN_OWED,
     REMOVAL_BEFORE_DELETE,
+    REMOVAL_AFTER_DELETE,
     OMS_BEFORE_SEND,
     OMS_AFTER_SEND,
     RECORD_BEFORE_PUT,
@@ -68,8 +69,12 @@ pub const UPLOAD_BEFORE_CLEAN_OWED: &str = "upload-before-clean-owed";
 /// the content is not sent again (P4).
 pub const UPLOAD_AFTER_CLEAN_OWED: &str = "upload-after-clean-owed";
 
-/// Before a key is deleted: the removal is on disk and still owed; the object is there.
+/// Before a key is deleted, or a batch of keys: the removals are on disk and still owed; the objects are
+/// there.
 pub const REMOVAL_BEFORE_DELETE: &str = "removal-before-delete";
+
+/// A key, or a batch of keys, is deleted; the removals are still owed, and settled after the restart.
+pub const REMOVAL_AFTER_DELETE: &str = "removal-after-delete";
 
 /// Announcements are owed on disk, their request is not sent: they are sent after the restart.
 pub const OMS_BEFORE_SEND: &str = "oms-before-send";

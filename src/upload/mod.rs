@@ -19,6 +19,7 @@
 //! 8. A failed step is repeated with backoff for as long as it takes, and shown until it succeeds.
 
 mod awaited;
+mod batch;
 mod commit;
 mod conflict;
 mod copy;
@@ -299,7 +300,7 @@ impl Uploader {
 
     /// A key is to leave the bucket: due after the delay (a new version may make it unnecessary).
     pub fn removal_owed(&self, target: TargetId, key: Key) {
-        let at = self.now() + self.inner.options.delay;
+        let at = queue::in_company(self.now() + self.inner.options.delay, self.inner.options.delay / 4);
         self.queue().put_sooner(Work::Removal(target, key), at);
         self.inner.wake.notify_one();
     }

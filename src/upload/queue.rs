@@ -31,6 +31,8 @@ pub(super) enum Next {
     Blocked,
     /// Look again when a look at this inode has ended.
     Behind(Ino),
+    /// Look again at once, and not together with others.
+    Alone,
 }
 
 /// When work is due that a program waits for: before all other, and beyond the number of steps that
@@ -43,6 +45,18 @@ const STALLED_LOOK: Duration = Duration::from_secs(5);
 
 /// So many ends of inodes are remembered; of those before, work in hand is looked at once more.
 const ENDS_KEPT: usize = 1024;
+
+/// Removals wait for others to go with, but not longer than this.
+const LONGEST_GATHERING: Duration = Duration::from_millis(250);
+
+/// When work is due that should be at `at` and may wait up to `grid` more for others like it: all that fall
+/// into one stretch of time are due at its end, in order of their keys, however fast requests are.
+pub(super) fn in_company(at: Duration, grid: Duration) -> Duration {
+    let grid = grid.min(LONGEST_GATHERING).as_nanos();
+    let past = at.as_nanos().checked_rem(grid).filter(|past| *past > 0);
+    let wait = past.map_or(0, |past| grid - past);
+    at + Duration::from_nanos(u64::try_from(wait).unwrap_or(0))
+}
 
 /// When work is due, and why then.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +104,8 @@ pub(super) struct Queue {
     /// each of them would cost the square of their number.
     behind: HashMap<Ino, HashSet<Work>>,
     stalled: HashMap<Work, Ino>,
+    /// To be looked at by itself.
+    alone: HashSet<Work>,
 }
 
 impl Queue {
@@ -159,11 +175,37 @@ impl Queue {
         if at > now {
             return None;
         }
-        self.due.remove(&(at, work.clone()));
-        self.at.remove(&work);
-        self.unstall(&work);
-        self.in_hand.insert(work.clone(), self.ends);
+        self.take_due(at, &work);
         Some(work)
+    }
+
+    fn take_due(&mut self, at: Duration, work: &Work) {
+        self.due.remove(&(at, work.clone()));
+        self.at.remove(work);
+        self.unstall(work);
+        self.in_hand.insert(work.clone(), self.ends);
+    }
+
+    /// Takes the keys of more removals that are due, of the same target as `work`, if that is a removal that
+    /// has just been taken; at most so many.
+    pub(super) fn take_company(&mut self, work: &Work, now: Duration, most: usize) -> Vec<Key> {
+        let Work::Removal(target, _) = work else { return Vec::new() };
+        if self.alone.contains(work) {
+            return Vec::new();
+        }
+        // Looking past other work has its end: it may be much.
+        let due = self.due.iter().take_while(|(at, _)| *at <= now).take(4 * most);
+        let like = due.filter(|(_, work)| matches!(work, Work::Removal(of, _) if of == target));
+        let found = like.filter(|(_, work)| !self.alone.contains(work)).take(most);
+        let found: Vec<(Duration, Work)> = found.cloned().collect();
+        let mut keys = Vec::with_capacity(found.len());
+        for (at, work) in found {
+            self.take_due(at, &work);
+            if let Work::Removal(_, key) = work {
+                keys.push(key);
+            }
+        }
+        keys
     }
 
     /// When the next work is due.
@@ -174,6 +216,7 @@ impl Queue {
     /// A look has ended. What waited for it is due again.
     pub(super) fn ended(&mut self, work: Work, next: Next, now: Duration) {
         let began = self.in_hand.remove(&work).unwrap_or(self.ends);
+        self.alone.remove(&work);
         if matches!(next, Next::Done | Next::After(_) | Next::Later(_)) {
             self.wake_blocked(now);
             if let Work::Inode(ino) = &work {
@@ -188,6 +231,10 @@ impl Queue {
             (None, Next::After(wait)) => self.schedule(work, Due { at: now + wait, why: Why::Pause }),
             (None, Next::Later(wait)) => self.schedule(work, Due { at: now + wait, why: Why::Idle }),
             (None, Next::Done) => {}
+            (_, Next::Alone) => {
+                self.alone.insert(work.clone());
+                self.put(work, now);
+            }
             // What it waits for has ended since it looked: nobody else will wake it.
             (None, Next::Blocked) if self.ends > began => self.put(work, now),
             (None, Next::Behind(ino)) if self.has_ended_since(ino, began) => self.put(work, now),
@@ -337,6 +384,46 @@ mod tests {
             queue.ended(file.clone(), next, S(1));
             assert_eq!(queue.next_due(), due, "{next:?}");
         }
+    }
+
+    #[test]
+    fn removals_of_one_target_are_taken_together_when_they_are_due() {
+        let mut queue = Queue::default();
+        let removal = |target, key: &str| Work::Removal(TargetId(target), Key::from(key));
+        let keys = |keys: &[&str]| keys.iter().map(|key| Key::from(*key)).collect::<Vec<_>>();
+        for (work, at) in [
+            (removal(1, "b"), 1),
+            (removal(1, "a"), 1),
+            (Work::Inode(Ino(5)), 2),
+            (removal(2, "c"), 2),
+            (removal(1, "d"), 2),
+            (removal(1, "e"), 3),
+        ] {
+            queue.put(work, S(at));
+        }
+        assert_eq!(queue.take(S(2)), Some(removal(1, "a")));
+        assert_eq!(queue.take_company(&removal(1, "a"), S(2), 10), keys(&["b", "d"]), "neither another's nor early");
+        assert!(queue.is_in_hand(&removal(1, "d")));
+        queue.ended(removal(1, "a"), Next::After(S(1)), S(2));
+        queue.ended(removal(1, "b"), Next::Alone, S(2));
+        queue.ended(removal(1, "d"), Next::Done, S(2));
+        assert_eq!(queue.take(S(3)), Some(Work::Inode(Ino(5))));
+        assert_eq!(queue.take_company(&Work::Inode(Ino(5)), S(3), 10), []);
+        assert_eq!(queue.take(S(3)), Some(removal(1, "b")));
+        assert_eq!(queue.take_company(&removal(1, "b"), S(3), 10), [], "by itself");
+        queue.ended(removal(1, "b"), Next::After(S(0)), S(3));
+        assert_eq!(queue.take(S(3)), Some(removal(2, "c")));
+        assert_eq!(queue.take(S(3)), Some(removal(1, "a")));
+        assert_eq!(queue.take_company(&removal(1, "a"), S(3), 1), keys(&["b"]), "that is over");
+        assert_eq!(queue.take_company(&removal(1, "a"), S(3), 9), keys(&["e"]));
+    }
+
+    #[test]
+    fn what_may_wait_for_company_is_due_at_the_end_of_a_stretch_of_time() {
+        let ms = Duration::from_millis;
+        assert_eq!((in_company(ms(1001), ms(250)), in_company(ms(1250), ms(250))), (ms(1250), ms(1250)));
+        assert_eq!(in_company(ms(1001), S(10)), ms(1250), "the wait has its end");
+        assert_eq!(in_company(ms(1001), S(0)), ms(1001));
     }
 
     #[test]

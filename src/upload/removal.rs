@@ -12,7 +12,8 @@ use super::error::{StepError, StepResult};
 use super::queue::{Next, Work};
 use super::{NO_ATTEMPT, Uploader};
 
-enum Removal {
+/// What becomes of a removal that is owed.
+pub(super) enum Removal {
     /// Nothing is owed any more.
     Settled,
     /// A reader still needs the version.
@@ -25,7 +26,8 @@ enum Removal {
     Obsolete,
 }
 
-fn judge(tree: &Tree, target: TargetId, key: &Key) -> Removal {
+/// Looks at who still wants what.
+pub(super) fn judge(tree: &Tree, target: TargetId, key: &Key) -> Removal {
     let Some(row) = tree.removal(target, key) else { return Removal::Settled };
     for ino in tree.at_remote(target, key) {
         let Some(inode) = tree.get(*ino) else { continue };
@@ -115,6 +117,7 @@ impl Uploader {
         mapping.observe(&deleted);
         match deleted {
             Ok(()) => {
+                failpoint::hit(failpoint::REMOVAL_AFTER_DELETE);
                 self.count(|counters| counters.removals += 1);
                 self.settled(target, &key, true).await
             }

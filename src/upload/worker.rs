@@ -7,10 +7,11 @@ use tokio::task::JoinSet;
 use crate::journal::Content;
 use crate::store::ErrorKind;
 use crate::task::Shutdown;
-use crate::types::Ino;
+use crate::types::{Ino, Key};
 
 use super::Uploader;
-use super::error::{Fatal, StepError};
+use super::batch::BATCH;
+use super::error::{Fatal, StepError, StepResult};
 use super::mover::of_namespace;
 use super::plan::{Body, Step, plan};
 use super::queue::{Next, URGENT, Work};
@@ -23,6 +24,9 @@ const SOON: Duration = Duration::from_millis(50);
 /// Pause between looks while a mapping is offline; its own probe ends that state.
 pub(super) const OFFLINE_PAUSE: Duration = Duration::from_secs(2);
 
+/// A look, and how it ended.
+pub(super) type Ended = (Work, Next);
+
 impl Uploader {
     /// Runs until `shutdown`; steps under way are then awaited. An error stops the mount: the
     /// journal failed or a step panicked.
@@ -30,18 +34,16 @@ impl Uploader {
     /// # Errors
     /// Says what failed.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Fatal> {
-        let mut steps: JoinSet<(Work, Result<Next, Fatal>)> = JoinSet::new();
+        let mut steps: JoinSet<Result<Vec<Ended>, Fatal>> = JoinSet::new();
         loop {
             let now = self.now();
             loop {
                 // What programs wait for does not stand behind the uploads of others.
                 let upto = if steps.len() < self.inner.options.parallel { now } else { URGENT };
                 let Some(work) = self.queue().take(upto) else { break };
+                let company = self.queue().take_company(&work, upto, BATCH - 1);
                 let uploader = self.clone();
-                steps.spawn(async move {
-                    let next = uploader.look(&work).await;
-                    (work, next)
-                });
+                steps.spawn(async move { uploader.look_at(work, company).await });
             }
             let full = steps.len() >= self.inner.options.parallel;
             let pause = self.queue().next_due().map(|at| at.saturating_sub(now));
@@ -58,16 +60,29 @@ impl Uploader {
         Ok(())
     }
 
-    fn take_end(&self, ended: Result<(Work, Result<Next, Fatal>), tokio::task::JoinError>) -> Result<(), Fatal> {
-        let (work, next) = ended?;
-        let next = next?;
+    fn take_end(&self, ended: Result<Result<Vec<Ended>, Fatal>, tokio::task::JoinError>) -> Result<(), Fatal> {
+        let ended = ended??;
         let now = self.now();
-        self.queue().ended(work, next, now);
+        for (work, next) in ended {
+            self.queue().ended(work, next, now);
+        }
         self.tick();
         Ok(())
     }
 
-    async fn look(&self, work: &Work) -> Result<Next, Fatal> {
+    async fn look_at(&self, work: Work, company: Vec<Key>) -> Result<Vec<Ended>, Fatal> {
+        match work {
+            Work::Removal(target, key) if !company.is_empty() => {
+                self.remove_together(target, [key].into_iter().chain(company).collect()).await
+            }
+            work => {
+                let next = self.look(&work).await?;
+                Ok(vec![(work, next)])
+            }
+        }
+    }
+
+    pub(super) async fn look(&self, work: &Work) -> Result<Next, Fatal> {
         let (path, result) = match work {
             Work::Inode(ino) => (self.inner.namespace.read(|tree| tree.shown_path(*ino)), self.reconcile(*ino).await),
             Work::Move(dir) => (self.inner.namespace.read(|tree| tree.shown_path(*dir)), self.step_move(*dir).await),
@@ -77,6 +92,11 @@ impl Uploader {
                 (key.unwrap_or_default(), self.settle(*attempt).await)
             }
         };
+        self.judge_end(work, path, result)
+    }
+
+    /// When to look at work again after a look that ended so; `path` is what people are told.
+    pub(super) fn judge_end(&self, work: &Work, path: String, result: StepResult<Next>) -> Result<Next, Fatal> {
         match result {
             Ok(next) => {
                 let over = matches!(next, Next::Done | Next::Later(_)) && !self.is_open(work);

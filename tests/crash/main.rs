@@ -8,6 +8,7 @@ mod moments;
 mod names;
 mod partly;
 mod recover;
+mod removals;
 mod scan;
 mod scan_partly;
 mod starts;

@@ -5,6 +5,7 @@ mod copies;
 mod moves;
 mod moving;
 mod remote;
+mod removals;
 mod upload;
 mod view;
 mod world;
