@@ -6,7 +6,7 @@ use crate::checksum::combine;
 use crate::types::Crc64;
 
 /// Sums of disjoint ranges; neighbours are joined as they meet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Digests {
     /// Start to end (exclusive) and sum.
     pieces: BTreeMap<u64, (u64, Crc64)>,

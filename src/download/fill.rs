@@ -48,9 +48,9 @@ pub(super) struct State {
     pub(super) present: Extents,
     /// Under way: disjoint from one another, and from `present` but for what has arrived of each.
     flights: Vec<Arc<Flight>>,
-    digests: Digests,
+    pub(super) digests: Digests,
     /// The sums can still become that of the whole.
-    verifiable: bool,
+    pub(super) verifiable: bool,
     readahead: ReadAhead,
     pub(super) verdict: Option<Verdict>,
 }
@@ -147,10 +147,11 @@ impl Fill {
         matches!(self.handle.inner.lock().verdict, Some(Verdict::Whole { .. }))
     }
 
-    /// Every byte is in the file: [`Fill::complete`] asks for nothing more.
+    /// Every byte is in the file, and [`Fill::complete`] can tell whether they are right: it asks for nothing more.
     pub fn has_arrived(&self) -> bool {
         let inner = &self.handle.inner;
-        inner.lock().present.covers(&(0..inner.source.remote.size))
+        let state = inner.lock();
+        state.verifiable && state.present.covers(&(0..inner.source.remote.size))
     }
 
     /// The store told a sum and it was compared; false before all has arrived, and where the store

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::download::fill::{Fill, Verdict};
+use crate::download::transfer::Source;
 use crate::download::written::Kept;
 use crate::journal::Remote;
 
@@ -62,6 +63,21 @@ impl Fill {
     /// The file, which may be written to where that was claimed.
     pub fn file(&self) -> &Arc<File> {
         &self.handle.inner.file
+    }
+
+    /// Goes on from where the same bytes are by now, after [`Fill::cancel`]; their sum goes on too.
+    pub(super) fn moved(&self, source: Source) -> Fill {
+        let inner = &self.handle.inner;
+        let (kept, digests, verifiable) = {
+            let state = inner.lock();
+            (inner.written.kept(state.present.clone()), state.digests.clone(), state.verifiable)
+        };
+        let fill = Fill::new(source, inner.file.clone(), kept);
+        let mut state = fill.handle.inner.lock();
+        state.digests = digests;
+        state.verifiable = verifiable;
+        drop(state);
+        fill
     }
 
     /// It is a clone of that one.

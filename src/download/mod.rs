@@ -135,6 +135,11 @@ impl Downloader {
         Fill::new(self.source(store, &remote), file, kept)
     }
 
+    /// Goes on with a fill that was cancelled from another object of the same size and sum: its bytes have moved.
+    pub fn moved(&self, store: &Arc<dyn ObjectStore>, remote: Remote, fill: &Fill) -> Fill {
+        fill.moved(self.source(store, &remote))
+    }
+
     fn source(&self, store: &Arc<dyn ObjectStore>, remote: &Remote) -> transfer::Source {
         transfer::Source::new(store.clone(), remote.clone(), self.options.clone(), self.bounds.clone())
     }

@@ -18,10 +18,13 @@ pub(super) fn apply(conn: &Connection, op: &Op) -> rusqlite::Result<()> {
         Op::PutInode(row) => inode_codec::insert(conn, row),
         Op::DeleteInode(ino) => {
             row_codec::delete_partial(conn, *ino)?;
+            row_codec::delete_copy(conn, *ino)?;
             delete("DELETE FROM inode WHERE ino = ?1", params![ino])
         }
         Op::PutPartial(row) => row_codec::insert_partial(conn, row),
         Op::DeletePartial(ino) => row_codec::delete_partial(conn, *ino),
+        Op::PutCopy(row) => row_codec::insert_copy(conn, row),
+        Op::DeleteCopy(ino) => row_codec::delete_copy(conn, *ino),
         Op::PutExtent(row) => row_codec::insert_extent(conn, row),
         Op::PutAttribute(row) => row_codec::insert_attribute(conn, row),
         Op::DeleteAttribute(target, key) => {

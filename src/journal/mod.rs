@@ -36,9 +36,9 @@ mod tests;
 pub use error::{Error, Result};
 pub use numbers::Numbers;
 pub use rows::{
-    AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, ExtentRow, Hold, InodeRow,
-    Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow, Snapshot, SourceRow, TargetKind,
-    TargetRow,
+    AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, CopyRow, ExtentRow, Hold,
+    InodeRow, Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow, Snapshot, SourceRow,
+    TargetKind, TargetRow,
 };
 
 use std::ops::Range;

@@ -13,6 +13,7 @@ pub(super) fn load(conn: &mut Connection) -> rusqlite::Result<Snapshot> {
         targets: all(&transaction, row_codec::SELECT_TARGET, row_codec::target)?,
         inodes: all(&transaction, inode_codec::SELECT, inode_codec::decode)?,
         partials: all(&transaction, row_codec::SELECT_PARTIAL, row_codec::partial)?,
+        copies: all(&transaction, row_codec::SELECT_COPY, row_codec::copy)?,
         attempts: all(&transaction, row_codec::SELECT_ATTEMPT, row_codec::attempt)?,
         parts: all(&transaction, row_codec::SELECT_PART, row_codec::part)?,
         removals: all(&transaction, row_codec::SELECT_REMOVAL, row_codec::removal)?,
@@ -25,6 +26,7 @@ pub(super) fn load(conn: &mut Connection) -> rusqlite::Result<Snapshot> {
     snapshot.targets.sort_unstable_by_key(|row| row.id);
     snapshot.inodes.sort_unstable_by_key(|row| row.ino);
     snapshot.partials.sort_unstable_by_key(|row| row.ino);
+    snapshot.copies.sort_unstable_by_key(|row| row.ino);
     snapshot.attempts.sort_unstable_by_key(|row| row.attempt);
     snapshot.parts.sort_unstable_by_key(|row| (row.attempt, row.number));
     snapshot.sources.sort_unstable_by_key(|row| row.at);

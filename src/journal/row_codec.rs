@@ -4,8 +4,8 @@ use rusqlite::{Connection, Row, params};
 
 use super::codec::Bits;
 use super::{
-    AnnouncementRow, AttemptRow, AttributeRow, ExtentRow, PartRow, PartialRow, RecordRow, RemovalRow, SourceRow,
-    TargetRow,
+    AnnouncementRow, AttemptRow, AttributeRow, CopyRow, ExtentRow, PartRow, PartialRow, RecordRow, Remote, RemovalRow,
+    SourceRow, TargetRow,
 };
 use crate::types::{Attrs, Ino};
 
@@ -31,6 +31,32 @@ pub(super) fn insert_partial(conn: &Connection, row: &PartialRow) -> rusqlite::R
 pub(super) fn delete_partial(conn: &Connection, ino: Ino) -> rusqlite::Result<()> {
     conn.prepare_cached("DELETE FROM partial WHERE ino = ?1")?.execute([ino])?;
     conn.prepare_cached("DELETE FROM extent WHERE ino = ?1")?.execute([ino])?;
+    Ok(())
+}
+
+pub(super) const SELECT_COPY: &str = "SELECT ino, key, etag, size, crc64, version_id FROM copy";
+
+pub(super) fn copy(row: &Row<'_>) -> rusqlite::Result<CopyRow> {
+    let origin = Remote {
+        key: row.get(1)?,
+        etag: row.get(2)?,
+        size: row.get::<_, Bits>(3)?.0,
+        crc64: row.get(4)?,
+        version_id: row.get(5)?,
+        last_modified: None,
+    };
+    Ok(CopyRow { ino: row.get(0)?, origin })
+}
+
+pub(super) fn insert_copy(conn: &Connection, row: &CopyRow) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO copy (ino, key, etag, size, crc64, version_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let Remote { key, etag, size, crc64, version_id, last_modified: _ } = &row.origin;
+    conn.prepare_cached(sql)?.execute(params![row.ino, key, etag, Bits(*size), crc64, version_id])?;
+    Ok(())
+}
+
+pub(super) fn delete_copy(conn: &Connection, ino: Ino) -> rusqlite::Result<()> {
+    conn.prepare_cached("DELETE FROM copy WHERE ino = ?1")?.execute([ino])?;
     Ok(())
 }
 

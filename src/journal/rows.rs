@@ -175,6 +175,16 @@ pub struct ExtentRow {
     pub fetched: bool,
 }
 
+/// A file that a program made as a copy of another's object, and that is to be copied by the store: until
+/// then its content, or what it lacks (C7), is that object's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyRow {
+    /// Its inode.
+    pub ino: Ino,
+    /// The version that it is a copy of, at another inode's key.
+    pub origin: Remote,
+}
+
 /// Attributes of an object that we wrote or looked at; outlives its cached content (N3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttributeRow {
@@ -351,6 +361,10 @@ pub enum Op {
     PutPartial(PartialRow),
     /// The file is whole: forgets what it lacked, and its extents.
     DeletePartial(Ino),
+    /// Inserts or replaces by `ino`.
+    PutCopy(CopyRow),
+    /// It has an object of its own, or its content is here.
+    DeleteCopy(Ino),
     /// Inserts a range; those of its kind that begin in it or at its end are replaced by it.
     PutExtent(ExtentRow),
     /// Inserts or replaces by target and key.
@@ -394,6 +408,8 @@ pub struct Snapshot {
     pub inodes: Vec<InodeRow>,
     /// All files that are not wholly local, by number.
     pub partials: Vec<PartialRow>,
+    /// All files that the store is to copy, by number.
+    pub copies: Vec<CopyRow>,
     /// All attempts, by number.
     pub attempts: Vec<AttemptRow>,
     /// All parts, by attempt and number.

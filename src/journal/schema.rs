@@ -31,7 +31,7 @@ const WAL_LIMIT_BYTES: i64 = 64 << 20;
 
 /// Step `n` leads from schema `n` to `n + 1`; PRAGMA user_version holds the number. Never edit a
 /// step that was released: add one.
-const STEPS: &[&str] = &[FIRST, PARTIAL, SOURCES, XATTRS];
+const STEPS: &[&str] = &[FIRST, PARTIAL, SOURCES, XATTRS, COPIES];
 
 /// 64-bit unsigned numbers are stored as the signed number with the same bits (J3); times are
 /// nanoseconds since the epoch; enumerations are the numbers of codec.rs.
@@ -211,6 +211,18 @@ CREATE TABLE source (
     renamed INTEGER NOT NULL,
     PRIMARY KEY (ino, prefix)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Files that the store is to copy from another's object.
+const COPIES: &str = "
+CREATE TABLE copy (
+    ino        INTEGER PRIMARY KEY,
+    key        TEXT NOT NULL,
+    etag       TEXT NOT NULL,
+    size       INTEGER NOT NULL,
+    crc64      INTEGER,
+    version_id TEXT
+) STRICT;
 ";
 
 /// Makes the file if there is none, for the owner alone: SQLite gives the WAL the same mode.

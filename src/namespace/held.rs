@@ -169,7 +169,9 @@ impl Tree {
         let segment = there.map_or_else(own, |there| there.row.segment.clone());
         let replaced = match self.child(parent, name) {
             Some(other)
-                if self.get(other).is_some_and(|other| other.is_dir() || other.is_dirty() || other.writers > 0) =>
+                if self.get(other).is_some_and(|other| {
+                    other.is_dir() || other.is_dirty() || other.copied.is_some() || other.writers > 0
+                }) =>
             {
                 return Err(Error::Exists);
             }

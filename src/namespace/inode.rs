@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::journal::{Content, Hold, InodeRow, Mark, PartialRow};
+use crate::journal::{Content, Hold, InodeRow, Mark, PartialRow, Remote};
 use crate::types::{BackingNo, FileKind, Ino, TimeNs};
 
 /// A prefix that still holds children of a renamed directory (R5).
@@ -80,6 +80,9 @@ pub struct Inode {
     pub persisted: bool,
     /// What its dirty content still lacks (C7); has a row of its own.
     pub partial: Option<PartialRow>,
+    /// Another inode's version that it is a copy of, and that the store is to copy to its key; has a row of its
+    /// own. Means something as long as the content is that version's: absent, clean, or partial with it as base.
+    pub copied: Option<Remote>,
     /// Of directories.
     pub dir: Option<DirState>,
     /// The kernel's references.
@@ -125,6 +128,24 @@ impl Inode {
     /// Ranges of its remote version that are not here are still needed: by an open handle, or to make
     /// its dirty content whole (C7). Neither that version nor its key may go meanwhile.
     pub fn needs_remote(&self) -> bool {
+        self.copied.is_none() && self.needs_origin()
+    }
+
+    /// The version that it is a copy of is still needed: to be copied by the store, or for ranges of it.
+    pub fn needs_copied(&self) -> bool {
+        self.copied.is_some()
+            && match (&self.partial, self.row.content) {
+                (None, Content::Absent) => self.handles > 0 || self.row.linked,
+                _ => self.needs_origin(),
+            }
+    }
+
+    /// The version whose bytes its content is, as far as they are not here.
+    pub fn origin(&self) -> Option<&Remote> {
+        self.copied.as_ref().or(self.row.remote.as_ref())
+    }
+
+    fn needs_origin(&self) -> bool {
         let open = self.handles > 0;
         match (&self.partial, self.row.content) {
             // Its base is gone: there is nothing left to be kept.
@@ -139,7 +160,7 @@ impl Inode {
         if !self.row.linked {
             return false;
         }
-        if self.is_dirty() {
+        if self.is_dirty() || self.copied.is_some() {
             return true;
         }
         match (&self.row.remote, self.row.kind) {

@@ -8,7 +8,7 @@
 //! 1. Every inode whose wanted and remote version differ, or that has local content, has a row (or a
 //!    directory above it has a source that shows it again, R5), and
 //!    so have all its ancestor directories.
-//! 2. `by_remote` holds exactly the inodes whose `remote` is at that key (R3).
+//! 2. `by_remote` holds exactly the inodes whose `remote` is at that key (R3), `by_copied` those whose `copied` is.
 //! 3. (R7) Local changes win over listings; own operations override listings begun before they
 //!    settled and for 60 s after; an own object missing from a listing is HEADed before it is
 //!    dropped.
@@ -24,6 +24,7 @@ mod aside;
 mod attributes;
 mod change;
 mod conflict;
+mod copied;
 mod defaults;
 mod error;
 mod escape;

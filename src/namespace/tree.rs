@@ -18,8 +18,9 @@ pub(crate) const OWN_OVERRIDES: Duration = Duration::from_secs(60);
 /// The tree of a mount. Reached through [`super::Namespace`].
 pub struct Tree {
     pub(crate) inodes: HashMap<Ino, Inode>,
-    /// In order of key, as the next two, so that what lies below a prefix is one range.
+    /// In order of key, as the next three, so that what lies below a prefix is one range.
     pub(crate) by_remote: BTreeMap<(TargetId, Key), Vec<Ino>>,
+    pub(super) by_copied: BTreeMap<(TargetId, Key), Vec<Ino>>,
     pub(crate) removals: BTreeMap<(TargetId, Key), RemovalRow>,
     /// Keys that we deleted, and when (monotonic): a lagging listing still shows them.
     pub(crate) deleted: BTreeMap<(TargetId, Key), Duration>,
@@ -69,6 +70,7 @@ impl Tree {
         let mut tree = Tree {
             inodes: HashMap::with_capacity(snapshot.inodes.len() + 16),
             by_remote: BTreeMap::new(),
+            by_copied: BTreeMap::new(),
             removals: BTreeMap::new(),
             deleted: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -85,6 +87,9 @@ impl Tree {
             if let Some(inode) = tree.inodes.get_mut(&partial.ino) {
                 inode.partial = Some(partial.clone());
             }
+        }
+        for copy in &snapshot.copies {
+            tree.adopt_copy(copy);
         }
         for removal in &snapshot.removals {
             tree.removals.insert((removal.target, removal.key.clone()), removal.clone());
@@ -393,6 +398,7 @@ impl Tree {
         let backing = inode.row.backing;
         let persisted = inode.persisted;
         self.set_remote(ino, None);
+        self.set_copied(ino, None, ops);
         self.drop_sources(ino, ops);
         self.inodes.remove(&ino);
         if persisted {
@@ -410,6 +416,7 @@ impl Inode {
             row,
             persisted: false,
             partial: None,
+            copied: None,
             dir,
             lookups: 0,
             handles: 0,

@@ -51,6 +51,7 @@ impl Uploader {
                 return Ended { removals: vec![key.clone()], ticket: None, clean: None };
             };
             let mut removals = Vec::new();
+            let of_this = inode.row.generation == attempt.generation;
             let linked = inode.row.linked;
             inode.row.remote_attr_generation = attempt.attr_generation;
             if content {
@@ -71,6 +72,13 @@ impl Uploader {
             let (kind, attrs_known) = (inode.row.kind, inode.row.attrs_known);
             let (symlink, xattrs) = (inode.row.symlink.clone(), inode.row.xattrs.clone());
             tree.set_remote(attempt.ino, Some(remote.clone()));
+            if of_this && tree.get(attempt.ino).is_some_and(|inode| inode.copied.is_some()) {
+                // It has an object of its own.
+                tree.set_copied(attempt.ino, None, ops);
+                if let Some(inode) = tree.get_mut(attempt.ino) {
+                    inode.row.remote_generation = attempt.generation;
+                }
+            }
             if let Some(old) = old.filter(|old| old.key != key) {
                 // R3: only if no other inode's version stands there. An unlinked one that is still
                 // read holds the removal back, not off: nobody would owe it later.

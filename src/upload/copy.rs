@@ -88,6 +88,14 @@ impl Uploader {
             .namespace
             .read(|tree| tree.get(job.ino).map(|inode| (inode.row.content, inode.row.ctime, tree.is_keeping(job.ino))));
         let Some((content, changed, keeping)) = here else { return Err(StepError::Changed) };
+        if self.inner.namespace.read(|tree| tree.get(job.ino).is_some_and(|inode| inode.copied.is_some())) {
+            return match content {
+                Content::Clean => self.send_instead(job).await,
+                // Its bytes are nowhere any more. It keeps its name, tells readers so, and is shown.
+                Content::Absent => Err(StepError::Lost(source.key.clone())),
+                Content::Open | Content::Flushed | Content::Closed | Content::Torn => Err(StepError::Changed),
+            };
+        }
         let onto_itself = source.key == job.key;
         let is_here = match content {
             Content::Absent => !matches!(job.kind, FileKind::File | FileKind::Dir),
@@ -197,6 +205,7 @@ impl Uploader {
                 inode.row.mark = Some(mark);
                 inode.row.generation += 1;
                 tree.persist(job.ino, ops);
+                tree.set_copied(job.ino, None, ops);
             }
         });
         commit.durable().await?;

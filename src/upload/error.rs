@@ -1,5 +1,7 @@
 //! How a step can end without success.
 
+use crate::types::Key;
+
 /// A step that did not succeed.
 #[derive(Debug)]
 pub(super) enum StepError {
@@ -7,6 +9,8 @@ pub(super) enum StepError {
     Store(crate::store::Error),
     /// What the store holds is not what was sent; to be repeated.
     Mismatch(String),
+    /// What was to be copied was changed or removed elsewhere before it was: shown, and looked for again.
+    Lost(Key),
     /// The outcome is unknown: the attempt must be settled before anything else.
     Unknown(u64, crate::store::Error),
     /// The content changed under the step: its own change brings the next look.

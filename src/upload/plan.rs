@@ -111,6 +111,7 @@ pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs, mount_uuid: &str) -> Step
     };
     if let (Some(at), Some(remote)) = (row.recheck_at, &row.remote)
         && !inode.is_dirty()
+        && inode.copied.is_none()
         && remote.key == key
     {
         let recheck = job(&key, Expected::Version(remote.etag.clone()));
@@ -119,6 +120,14 @@ pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs, mount_uuid: &str) -> Step
     let Some(step) = wanted_step(inode, &key) else { return Step::Nothing };
     if is_read_from(tree, inode, &key, &step) {
         return Step::Blocked;
+    }
+    let copies: Vec<Ino> = tree.copies_of(row.target, &key).filter(|other| *other != ino).collect();
+    if !copies.is_empty() {
+        // The version at the key is the content of others that the store has not copied yet. One that is being
+        // made whole, or is only read any more, has no step of its own that could be waited for.
+        let waits = |other: &Ino| tree.get(*other).is_some_and(|other| other.row.linked && other.partial.is_none());
+        let copying: Vec<Ino> = copies.into_iter().filter(waits).collect();
+        return if copying.is_empty() { Step::Blocked } else { Step::Behind(copying) };
     }
     let expected = match occupants(tree, inode, &key) {
         Occupied::Free(expected) => expected,
@@ -204,6 +213,7 @@ fn wanted_step(inode: &Inode, key: &Key) -> Option<Wanted> {
                 (Some(backing), Some(mark)) => Some(Wanted::Send(Body::File { backing, mark, source: Source::Closed })),
                 _ => None,
             },
+            Content::Clean | Content::Absent if inode.copied.is_some() => inode.copied.clone().map(Wanted::Copy),
             Content::Clean | Content::Absent => match &row.remote {
                 Some(remote) if moved || attrs_differ => Some(Wanted::Copy(remote.clone())),
                 _ => None,
@@ -258,12 +268,13 @@ fn needs_displacing(tree: &Tree, other: Ino, ino: Ino) -> bool {
     loop {
         let Some(key) = tree.key(at) else { return false };
         let Some(inode) = tree.get(at) else { return false };
-        let Some(next) = tree.at_remote(inode.row.target, &key).iter().copied().find(|next| *next != at) else {
-            return false;
-        };
-        if next == ino {
+        let there =
+            tree.at_remote(inode.row.target, &key).iter().copied().chain(tree.copies_of(inode.row.target, &key));
+        let waited_for: Vec<Ino> = there.filter(|next| *next != at).collect();
+        if waited_for.contains(&ino) {
             return true;
         }
+        let Some(next) = waited_for.first().copied() else { return false };
         if seen.contains(&next) {
             return false;
         }

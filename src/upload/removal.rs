@@ -42,6 +42,10 @@ pub(super) fn judge(tree: &Tree, target: TargetId, key: &Key) -> Removal {
             }
         }
     }
+    if let Some(copy) = tree.copies_of(target, key).next() {
+        let waits = tree.get(copy).is_some_and(|inode| inode.row.linked && inode.partial.is_none());
+        return if waits { Removal::NeededBy(copy) } else { Removal::Needed };
+    }
     // C7: whose version it was, or still is, fetches ranges of it.
     let mut users = tree.at_remote(target, key).iter().chain(std::iter::once(&row.ino));
     if users.any(|ino| tree.get(*ino).is_some_and(Inode::needs_remote)) {
@@ -53,6 +57,7 @@ pub(super) fn judge(tree: &Tree, target: TargetId, key: &Key) -> Removal {
         tree.get(*ino).is_some_and(|inode| {
             inode.row.remote.as_ref().is_none_or(|remote| remote.key != *key)
                 && (inode.is_dirty()
+                    || inode.copied.is_some()
                     || inode.row.remote.is_some()
                     || inode.row.marker_wanted
                     || inode.row.symlink.is_some()

@@ -225,7 +225,7 @@ fn is_wanted(tree: &Tree, attempt: &AttemptRow) -> bool {
                 matches!(row.content, Content::Clean | Content::Absent)
                     && row.generation == attempt.generation
                     && row.attr_generation == attempt.attr_generation
-                    && row.remote.as_ref().map(|remote| &remote.key) == attempt.source.as_ref()
+                    && inode.origin().map(|origin| &origin.key) == attempt.source.as_ref()
             }
         };
         same && row.linked && tree.key(attempt.ino).as_ref() == Some(&attempt.key)

@@ -114,7 +114,7 @@ impl Uploader {
                 status.pending += 1;
                 if inode.is_dirty() {
                     status.pending_bytes += inode.row.size;
-                } else if inode.row.remote.is_some() {
+                } else if inode.origin().is_some() {
                     status.copies_owed += 1;
                 }
             }

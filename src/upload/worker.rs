@@ -129,6 +129,14 @@ impl Uploader {
                 let attempts = self.note_failure(work, path, what, Cause::Mismatch);
                 Ok(Next::After(self.backoff(attempts)))
             }
+            Err(StepError::Lost(key)) => {
+                let what = format!(
+                    "{key}, of which it is a copy, was changed or removed elsewhere before the store had copied it: \
+                     remove it, or copy it again"
+                );
+                let attempts = self.note_failure(work, path, what, Cause::Mismatch);
+                Ok(Next::After(self.backoff(attempts)))
+            }
             Err(StepError::Io(error)) => {
                 let cause = Cause::Local(crate::disk::errno(&error));
                 let attempts = self.note_failure(work, path, error.to_string(), cause);

@@ -40,7 +40,7 @@ impl Vfs {
         self.inner.namespace.read(|tree| {
             let inode = tree.get(ino).ok_or(Error::NotFound)?;
             let mapping = tree.mapping_of(ino).cloned().ok_or(Error::NotFound)?;
-            match &inode.row.remote {
+            match inode.origin() {
                 Some(remote) => Ok((mapping, remote.clone())),
                 None => {
                     let path = tree.shown_path(ino);
@@ -75,7 +75,7 @@ impl Vfs {
     /// A verified backing file becomes the inode's clean content.
     pub(super) async fn adopt(&self, ino: Ino, backing: BackingNo, crc: Option<crate::types::Crc64>) -> Result<()> {
         let tag = self.inner.namespace.read(|tree| {
-            let remote = tree.get(ino)?.row.remote.as_ref()?;
+            let remote = tree.get(ino)?.origin()?;
             let clean = TagState::Clean(remote.etag.clone(), remote.crc64.or(crc));
             Vfs::tag(tree, ino, clean).map(|tag| Tag { key: remote.key.0.clone(), ..tag })
         });
@@ -90,7 +90,7 @@ impl Vfs {
             inode.row.content = Content::Clean;
             inode.row.backing = Some(backing);
             inode.unverified = false;
-            if let Some(remote) = inode.row.remote.as_mut() {
+            if let Some(remote) = inode.row.remote.as_mut().filter(|_| inode.copied.is_none()) {
                 remote.crc64 = remote.crc64.or(crc);
             }
             let size = inode.row.size;
@@ -115,7 +115,7 @@ impl Vfs {
     async fn verify(&self, ino: Ino) -> Result<bool> {
         let (backing, remote) = self.inner.namespace.read(|tree| {
             let inode = tree.get(ino).ok_or(Error::NotFound)?;
-            Ok::<_, Error>((inode.row.backing, inode.row.remote.clone()))
+            Ok::<_, Error>((inode.row.backing, inode.origin().cloned()))
         })?;
         let (Some(backing), Some(remote)) = (backing, remote) else { return Err(Error::Corrupt) };
         let file = self.inner.cache.open_read(backing);

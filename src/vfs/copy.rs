@@ -1,4 +1,5 @@
-//! copy_file_range(2) (C8): what is here is copied from backing file to backing file.
+//! copy_file_range(2) (C8): what is here is copied from backing file to backing file; whole files that are in the
+//! bucket only, by the store (see `copied`).
 
 use crate::disk;
 use crate::journal::Content;
@@ -24,6 +25,12 @@ impl Vfs {
         if !target.write {
             return Err(Error::BadHandle);
         }
+        if let Source::Fill(fill) = &source.source {
+            let mut state = self.inner.locks.lock(to.ino).await;
+            let copied = self.copy_by_store(from, to, length, fill, &mut state).await;
+            self.inner.locks.release(to.ino, state);
+            return copied;
+        }
         let length = length.min(AT_ONCE);
         // Beyond the largest offset neither file has a byte; the kernel has cut the length to the source's size.
         let (Some(from_end), Some(to_end)) = (from.offset.checked_add(length), to.offset.checked_add(length)) else {
@@ -31,10 +38,6 @@ impl Vfs {
         };
         if from.ino == to.ino && from.offset < to_end && to.offset < from_end {
             return Err(Error::Invalid);
-        }
-        if matches!(source.source, Source::Fill(_)) {
-            // By read requests, which fetch and read ahead.
-            return Err(Error::NotSupported);
         }
         let state = self.inner.locks.lock(to.ino).await;
         let copied = if state.fill.is_some() {

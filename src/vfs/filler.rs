@@ -50,7 +50,8 @@ impl Vfs {
     /// After a start: files that the last daemon left partly here.
     pub(super) async fn fill_all(self) -> Result<()> {
         let partials: Vec<Ino> = self.inner.namespace.read(|tree| {
-            let linked = tree.inodes().filter(|inode| inode.partial.is_some() && inode.needs_remote());
+            let linked =
+                tree.inodes().filter(|inode| inode.partial.is_some() && (inode.needs_remote() || inode.needs_copied()));
             linked.map(crate::namespace::Inode::ino).collect()
         });
         for ino in partials {
@@ -73,6 +74,11 @@ impl Vfs {
             }
             let mut state = self.inner.locks.lock(ino).await;
             let fill = if self.is_partial(ino) { self.ensure_fill(ino, &mut state).await.map(Some) } else { Ok(None) };
+            let copy = match &fill {
+                Ok(Some((fill, backing))) => self.settle_copy(ino, fill, *backing, &mut state).await,
+                _ => Ok(false),
+            };
+            let fill = copy.and_then(|settled| if settled { Ok(None) } else { fill });
             self.inner.locks.release(ino, state);
             let filled = match fill {
                 Ok(Some((fill, backing))) => {
@@ -233,6 +239,7 @@ impl Vfs {
             let content = row.content;
             tree.persist(ino, ops);
             tree.set_partial(ino, None, ops);
+            tree.set_copied(ino, None, ops);
             content
         });
         commit.durable().await?;

@@ -33,6 +33,8 @@ pub(super) struct Handle {
     pub(super) sync: bool,
     /// Served directly: the kernel does not ask by FSYNC for what `sync` wants of a write.
     pub(super) direct: bool,
+    /// The process that opened it for reading, where its content was not wholly here.
+    pub(super) reader: Option<u32>,
     pub(super) source: Source,
 }
 
@@ -41,15 +43,30 @@ pub(super) struct Handle {
 pub(super) struct Handles {
     next: AtomicU64,
     table: Mutex<HashMap<u64, Handle>>,
+    /// How many handles have each `reader`. Locked alone, in short sections.
+    readers: Mutex<HashMap<u32, u32>>,
 }
 
 impl Handles {
+    fn readers(&self) -> MutexGuard<'_, HashMap<u32, u32>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody reads a file that is not wholly here; `process`, if it is given.
+    pub(super) fn is_reading(&self, process: Option<u32>) -> bool {
+        let readers = self.readers();
+        process.map_or(!readers.is_empty(), |process| readers.contains_key(&process))
+    }
+
     fn table(&self) -> MutexGuard<'_, HashMap<u64, Handle>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn insert(&self, handle: Handle) -> u64 {
         let fh = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(reader) = handle.reader {
+            *self.readers().entry(reader).or_default() += 1;
+        }
         self.table().insert(fh, handle);
         fh
     }
@@ -59,7 +76,17 @@ impl Handles {
     }
 
     pub(super) fn remove(&self, fh: u64) -> Option<Handle> {
-        self.table().remove(&fh)
+        let handle = self.table().remove(&fh)?;
+        if let Some(reader) = handle.reader {
+            let mut readers = self.readers();
+            if let Some(count) = readers.get_mut(&reader) {
+                *count -= 1;
+                if *count == 0 {
+                    readers.remove(&reader);
+                }
+            }
+        }
+        Some(handle)
     }
 
     /// Notes that a descriptor of `fh` was closed. Whether that holds of every handle of the inode

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::disk;
+use crate::download;
 use crate::journal::{Content, Durability};
 use crate::types::{BackingNo, Ino};
 use crate::upload::Scope;
@@ -48,13 +49,24 @@ impl Vfs {
         match handle.source {
             Source::File(file) if size as usize <= INLINE => Ok(read_at(&file, offset, size)?),
             Source::File(file) => off_thread(move || read_at(&file, offset, size)).await,
-            Source::Fill(fill) => {
-                fill.read(offset, size).await.map_err(|error| match self.download_error(handle.ino, error) {
+            Source::Fill(mut fill) => loop {
+                let error = match fill.read(offset, size).await {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(error) => error,
+                };
+                use download::Error::{Cancelled, Changed, Gone};
+                if matches!(error, Changed(_) | Gone(_) | Cancelled(_))
+                    && let Some(other) = self.follow(handle.ino, &fill).await?
+                {
+                    fill = other;
+                    continue;
+                }
+                return Err(match self.download_error(handle.ino, error) {
                     // The open file's version is gone: this handle can read no more of it (P8).
                     Error::Stale => Error::Corrupt,
                     other => other,
-                })
-            }
+                });
+            },
             // A program reads through the kernel; a request can still come after a mode was refused.
             Source::Kernel => {
                 let (_, file) = self.inner.backing_file(handle.ino)?;

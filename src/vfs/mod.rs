@@ -17,6 +17,7 @@ mod attrs;
 mod chase;
 mod close;
 mod content;
+mod copied;
 mod copy;
 mod dirs;
 mod error;

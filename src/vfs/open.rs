@@ -206,6 +206,7 @@ impl Vfs {
             inode.unverified = false;
             tree.persist(ino, ops);
             tree.set_partial(ino, None, ops);
+            tree.set_copied(ino, None, ops);
             Ok::<_, Error>(old)
         });
         let old = match old {
@@ -238,7 +239,7 @@ impl Vfs {
         let write = may_write(flags);
         let mode = match state.mode {
             Some(mode) => mode,
-            None => self.choose_mode(ino, state)?,
+            None => self.choose_mode(ino, write.then_some(caller), state)?,
         };
         let source = match (mode, &state.fill) {
             (Mode::Passthrough(_), _) => Source::Kernel,
@@ -266,9 +267,11 @@ impl Vfs {
         // Only a close that waits for the bucket asks who closes.
         let asked = write && self.inner.options.close == ClosePolicy::Remote;
         let opener = if asked { disk::process_of(caller.pid) } else { None };
+        let arriving = !write && matches!(source, Source::Fill(_));
+        let reader = if arriving { disk::process_of(caller.pid) } else { None };
         let sync = flags & libc::O_DSYNC != 0;
         let direct = matches!(mode, Mode::Direct);
-        let fh = self.inner.handles.insert(Handle { ino, write, opener, flushed: false, sync, direct, source });
+        let fh = self.inner.handles.insert(Handle { ino, write, opener, flushed: false, sync, direct, reader, source });
         let mode = match mode {
             Mode::Passthrough(id) => OpenMode::Passthrough(id),
             Mode::Cached => OpenMode::Cached { keep: false },
@@ -277,11 +280,15 @@ impl Vfs {
         Ok(Opened { fh, mode, no_flush: !may_write(flags) })
     }
 
-    fn choose_mode(&self, ino: Ino, state: &Locked) -> Result<Mode> {
+    fn choose_mode(&self, ino: Ino, writer: Option<Caller>, state: &Locked) -> Result<Mode> {
         if state.fill.is_some() {
             return Ok(Mode::Direct);
         }
         let Some(registrar) = self.registrar() else { return Ok(Mode::Cached) };
+        let fresh = state.session.as_ref().is_some_and(|session| session.fresh);
+        if fresh && writer.is_some_and(|writer| self.may_copy(writer)) {
+            return Ok(Mode::Direct);
+        }
         // C4: registered from a read-only descriptor, or the daemon itself would count as a writer.
         let (_, file) = self.inner.backing_file(ino)?;
         match registrar.register(file.as_fd()) {

@@ -24,7 +24,7 @@ use crate::cache::{PARTLY_RANGES, Partly, Tag, TagState, mark};
 use crate::disk;
 use crate::download::{Extents, Fill, Kept};
 use crate::journal::{Content, Durability, ExtentRow, Mark, Op, PartialRow, Remote};
-use crate::namespace::Mapping;
+use crate::namespace::{Inode, Mapping};
 use crate::types::{BackingNo, Ino, TimeNs};
 
 use super::Vfs;
@@ -85,7 +85,7 @@ impl Vfs {
                 last_modified: None,
             };
             // After a scan it may be that the bucket has nothing there any more.
-            tree.get(ino).and_then(|inode| inode.row.remote.clone()).or_else(|| tree.held_key(ino).map(gone))
+            tree.get(ino).and_then(|inode| inode.origin().cloned()).or_else(|| tree.held_key(ino).map(gone))
         });
         let remote = remote.ok_or(Error::NotFound)?;
         let journal = self.inner.namespace.journal().clone();
@@ -106,7 +106,7 @@ impl Vfs {
         Ok(self.inner.downloader.resume(&mapping.store, base, Arc::new(file), kept))
     }
 
-    fn mapping(&self, ino: Ino) -> Result<Arc<Mapping>> {
+    pub(super) fn mapping(&self, ino: Ino) -> Result<Arc<Mapping>> {
         self.inner.namespace.read(|tree| tree.mapping_of(ino).cloned()).ok_or(Error::NotFound)
     }
 
@@ -136,6 +136,11 @@ impl Vfs {
             let lacks = inode.partial.is_some();
             tree.persist(ino, ops);
             if !lacks {
+                let at = |origin: &Remote| (&origin.key, &origin.etag) == (&remote.key, &remote.etag);
+                if !tree.get(ino).and_then(Inode::origin).is_some_and(at) {
+                    // Renamed or copied meanwhile by the store: the base is where it was fetched from.
+                    tree.set_copied(ino, Some(remote.clone()), ops);
+                }
                 let (etag, size) = (remote.etag, remote.size);
                 tree.set_partial(ino, Some(PartialRow { ino, etag, size, end: size }), ops);
             }
@@ -232,8 +237,21 @@ impl Vfs {
         kept: Kept,
         state: &mut Locked,
     ) -> Result<()> {
+        self.refill(ino, old.remote().clone(), old.file().clone(), backing, kept, state)
+    }
+
+    /// Serves a file from what is kept of it, and from the object that the rest is of.
+    pub(super) fn refill(
+        &self,
+        ino: Ino,
+        origin: Remote,
+        file: Arc<std::fs::File>,
+        backing: BackingNo,
+        kept: Kept,
+        state: &mut Locked,
+    ) -> Result<()> {
         let mapping = self.mapping(ino)?;
-        let fill = self.inner.downloader.resume(&mapping.store, old.remote().clone(), old.file().clone(), kept);
+        let fill = self.inner.downloader.resume(&mapping.store, origin, file, kept);
         state.fill = Some((fill.clone(), backing));
         self.inner.handles.replace_fill(ino, &fill);
         Ok(())
@@ -275,7 +293,7 @@ impl Vfs {
     /// J5: should the journal be lost, the file itself tells that it is not its whole content, and what
     /// programs wrote of it. Before the row of a change, as that row is before the answer: what a program
     /// was told is safe, both tell.
-    fn tag_partly(&self, ino: Ino, fill: &Fill, state: &mut Locked) -> Result<()> {
+    pub(super) fn tag_partly(&self, ino: Ino, fill: &Fill, state: &mut Locked) -> Result<()> {
         let base = fill.remote();
         let written = fill.written(PARTLY_RANGES);
         let here = Partly { base: base.etag.clone(), size: base.size, end: fill.end(), written };

@@ -263,6 +263,7 @@ fn apply(
                     inode.row.generation = inode.row.remote_generation;
                     tree.persist(row.ino, ops);
                     tree.set_partial(row.ino, None, ops);
+                    tree.set_copied(row.ino, None, ops);
                 }
                 if !row.linked {
                     // Held aside: nothing is left to hold.

@@ -20,6 +20,7 @@ mod partly;
 mod peers;
 mod remote;
 mod snapshots;
+mod store_copies;
 
 use harness::{Cloud, Mount, Options};
 

@@ -4,8 +4,8 @@ use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof, proptest
 
 use super::{journal, put};
 use crate::journal::{
-    AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, ExtentRow, Hold, InodeRow,
-    Journal, Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow, SourceRow,
+    AnnouncementRow, AnnouncementState, AttemptKind, AttemptRow, AttributeRow, Content, CopyRow, ExtentRow, Hold,
+    InodeRow, Journal, Mark, Op, PartRow, PartialRow, RecordOutcome, RecordRow, Remote, RemovalRow, SourceRow,
 };
 use crate::types::{Attrs, BackingNo, Crc64, ETag, FileKind, Ino, Key, TargetId, TimeNs};
 
@@ -219,10 +219,13 @@ proptest! {
     fn rows_come_back_as_they_were_written(
         inode in inode(), attribute in attribute(), attempt in attempt(), part in part(), removal in removal(),
         announcement in announcement(), record in record(), value in text(), base in (text(), number(), number()), source in source(),
+        remote in remote(),
     ) {
         let (dir, journal) = journal();
         let part = PartRow { attempt: attempt.attempt, ..part };
         let partial = PartialRow { ino: inode.ino, etag: ETag(base.0), size: base.1, end: base.2 };
+        let origin = Remote { last_modified: None, ..remote.clone() };
+        let copy = CopyRow { ino: inode.ino, origin };
         let extent = |start, end, fetched| ExtentRow { ino: inode.ino, start, end, fetched };
         put(&journal, vec![
             Op::PutPartial(partial.clone()), Op::PutExtent(extent(4, 8, false)), Op::PutExtent(extent(20, 24, false)),
@@ -230,13 +233,14 @@ proptest! {
             Op::PutInode(Box::new(inode.clone())), Op::PutAttribute(attribute.clone()), Op::PutAttempt(attempt.clone()),
             Op::PutPart(part.clone()), Op::PutRemoval(removal.clone()), Op::PutAnnouncement(announcement.clone()),
             Op::PutRecord(record.clone()), Op::SetMeta("boot-id", value.clone()),
-            Op::PutSource(source.clone()),
+            Op::PutSource(source.clone()), Op::PutCopy(copy.clone()),
         ]);
         journal.close().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
         let all = journal.load().unwrap();
         assert_eq!(all.inodes, std::slice::from_ref(&inode));
         assert_eq!(all.partials, std::slice::from_ref(&partial));
+        assert_eq!(all.copies, std::slice::from_ref(&copy));
         assert_eq!(journal.extents(inode.ino).unwrap(), [extent(4, 24, false), extent(6, 30, true)]);
         assert_eq!(all.attempts, std::slice::from_ref(&attempt));
         assert_eq!(all.parts, [part]);
@@ -255,7 +259,7 @@ proptest! {
         ]);
         assert_eq!(journal.extents(inode.ino).unwrap(), []);
         let all = journal.load().unwrap();
-        assert!(all.partials.is_empty());
+        assert!(all.partials.is_empty() && all.copies.is_empty());
         assert!(all.inodes.is_empty() && all.attempts.is_empty() && all.parts.is_empty());
         assert!(all.sources.is_empty());
         assert!(all.removals.is_empty() && all.announcements.is_empty() && all.records.is_empty());
