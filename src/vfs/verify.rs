@@ -55,7 +55,7 @@ impl Vfs {
             let clean = tree.inodes().filter(|inode| inode.row.content == Content::Clean);
             clean
                 .filter_map(|inode| {
-                    let (backing, remote) = (inode.row.backing?, inode.row.remote.as_ref()?);
+                    let (backing, remote) = (inode.row.backing?, inode.origin()?);
                     let Some(crc) = remote.crc64 else {
                         verified.unknown += 1;
                         return None;
@@ -99,7 +99,7 @@ impl Vfs {
                 inode.row.content == Content::Clean
                     && inode.row.backing == Some(candidate.backing)
                     && inode.row.generation == candidate.generation
-                    && inode.row.remote.as_ref().and_then(|remote| remote.crc64) == Some(candidate.crc)
+                    && inode.origin().and_then(|remote| remote.crc64) == Some(candidate.crc)
             })
         })
     }

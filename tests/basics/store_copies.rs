@@ -9,7 +9,7 @@ use ferryfs::emulator::Action;
 use rustix::fs::copy_file_range;
 
 use super::both;
-use super::harness::{Cloud, Mount, errno, pattern, shown, until};
+use super::harness::{Answer, Cloud, Mount, errno, pattern, shown, until};
 
 const MIB: usize = 1 << 20;
 /// Beyond what is fetched whole when it is opened.
@@ -137,6 +137,35 @@ fn a_copy_is_readable_before_the_store_has_made_it() {
             }
             cloud.holds("data/changed", b"another version");
             assert!(cloud.object("data/removed").is_none() && cloud.object("data/moved").is_none());
+        },
+    );
+}
+
+#[test]
+fn a_copy_over_a_file_is_not_taken_for_what_it_replaces() {
+    both(
+        |_| {},
+        |cloud, mount| {
+            let model = pattern(48, LARGE);
+            cloud.put("data/from", &model);
+            fs::write(mount.path("old"), "old").unwrap();
+            mount.wait("old");
+            hold(cloud, "data/old");
+            cp(mount, "from", "old");
+            assert!(fs::read(mount.path("old")).unwrap() == model);
+            // It is cached before it has an object of its own, and compared with what it is a copy of.
+            until("it is cached", || {
+                let answer = Answer::of(mount.run(&["cache", "verify"], &[]));
+                answer.is(0, "");
+                answer.out.contains("24 MiB")
+            });
+            let (fetched, _) = travelled(cloud);
+            assert!(fs::read(mount.path("old")).unwrap() == model);
+            assert_eq!(travelled(cloud).0, fetched);
+            cloud.holds("data/old", b"old");
+            cloud.emulator().clear_faults();
+            mount.wait_all();
+            cloud.holds("data/old", &model);
         },
     );
 }
