@@ -28,6 +28,9 @@ impl Namespace {
                 return EXCLUSIVE_TTL;
             }
             if tree.is_top(ino) || tree.is_pending(ino) || inode.attempting {
+                // No longer: a reply that is under way when the change reaches the bucket is believed from its arrival
+                // on, whatever the kernel was told to forget before, and would hide another host's change. A look at
+                // what is pending asks nobody, so that once in `attr_ttl` costs nothing that would be seen.
                 return ttl;
             }
             let listed = tree.get(inode.row.parent).and_then(|dir| dir.dir.as_ref()).and_then(|state| state.listed);

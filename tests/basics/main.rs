@@ -21,6 +21,7 @@ mod peers;
 mod remote;
 mod snapshots;
 mod store_copies;
+mod ttls;
 
 use harness::{Cloud, Mount, Options};
 
