@@ -25,6 +25,11 @@ fn verb(fate: Fate) -> &'static str {
     }
 }
 
+/// What no file tells of itself (J5).
+const UNKNOWN: &str = "not known without the journal, if it had not reached the bucket: renames (a file may be found \
+                       under its old name), removals (a file may come back), new directories, links, changes of \
+                       attributes, extended attributes; and what was still to be announced\n";
+
 /// What needs somebody's decision, file by file; what does not, in numbers.
 fn text(scanned: &Scanned, dry_run: bool) -> String {
     let told = |fate: Fate| !matches!(fate, Fate::Clean | Fate::Dropped);
@@ -50,6 +55,7 @@ fn text(scanned: &Scanned, dry_run: bool) -> String {
         number(Fate::Dropped),
         number(Fate::Unplaced),
     ));
+    text.push_str(UNKNOWN);
     if dry_run {
         text.push_str("dry run: nothing was changed\n");
         return text;
@@ -61,10 +67,6 @@ fn text(scanned: &Scanned, dry_run: bool) -> String {
     if number(Fate::Held) + number(Fate::Aside) > 0 {
         text.push_str("mount, then decide what becomes of what is held: ferryfs recover list DIR\n");
     }
-    text.push_str(
-        "renames, removals, new directories, links and changes of attributes that had not reached the bucket are lost, \
-         and so is what was still to be announced\n",
-    );
     text
 }
 
@@ -76,6 +78,7 @@ mod tests {
     fn an_empty_scan_says_so() {
         let scanned = Scanned { findings: Vec::new(), aside: None };
         let text = text(&scanned, true);
-        assert_eq!(text, "0 files to upload, 0 held, 0 cached, 0 dropped, 0 left\ndry run: nothing was changed\n");
+        let counts = "0 files to upload, 0 held, 0 cached, 0 dropped, 0 left\n";
+        assert_eq!(text, format!("{counts}{UNKNOWN}dry run: nothing was changed\n"));
     }
 }
