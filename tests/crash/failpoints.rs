@@ -149,7 +149,9 @@ fn survives(cloud: &Cloud, point: &str) {
     stores.retain(|store| store.bucket == BUCKET && store.key == key("once"));
     let log = cloud.requests("PUT", &key("once"));
     let cut = log.iter().filter(|request| request.status == 0).count();
-    assert!((1..=1 + cut).contains(&stores.len()), "{point}: stored {} times: {log:?}", stores.len());
+    // Its closed content was on record, and the program, which was not told, wrote it once more.
+    let rewritten = usize::from(matches!(acts.get(done), Some(Act::Write("once", _))));
+    assert!((1..=1 + cut + rewritten).contains(&stores.len()), "{point}: stored {} times: {log:?}", stores.len());
     mount.umount();
 }
 
