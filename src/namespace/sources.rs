@@ -235,6 +235,12 @@ impl Tree {
         })
     }
 
+    /// Keys, among those that are asked for, where what is being sent will be a removal owed.
+    pub fn sent_in_vain(&self, is_asked_for: impl Fn(TargetId, &Key) -> bool) -> usize {
+        let keys = self.attempted.keys().filter(|(target, key)| is_asked_for(*target, key));
+        keys.filter(|(target, key)| self.is_sent_in_vain(*target, key)).count()
+    }
+
     /// The object is the version of an inode that wants this very key, or may be that of an attempt
     /// whose end is not recorded: what belonged to a renamed directory there was settled before it
     /// began.

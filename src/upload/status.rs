@@ -1,7 +1,8 @@
 //! What people and waiters are told.
 
 use crate::journal::Content;
-use crate::types::{Ino, TimeNs};
+use crate::namespace::Tree;
+use crate::types::{Ino, Key, TargetId, TimeNs};
 
 use super::Uploader;
 use super::mover::Move;
@@ -92,7 +93,7 @@ pub struct Outstanding {
     pub bytes: u64,
     /// Paths held as torn: they will not go up by themselves.
     pub held: Vec<String>,
-    /// Keys not yet deleted.
+    /// Keys not yet deleted, with those that an attempt for a removed file has yet to reach.
     pub removals: u64,
     /// Renamed directories of which more may be found at old names.
     pub moves: u64,
@@ -156,18 +157,17 @@ impl Uploader {
                 Some(top) => {
                     look(top);
                     tree.below(top).into_iter().for_each(look);
-                    if let Some(prefix) = tree.prefix(top)
-                        && let Some(inode) = tree.get(top)
-                    {
-                        outstanding.removals = tree
-                            .removals()
-                            .filter(|row| row.target == inode.row.target && row.key.as_str().starts_with(&prefix))
-                            .count() as u64;
+                    if let (Some(prefix), Some(inode)) = (tree.prefix(top), tree.get(top)) {
+                        let (of, is_dir) = (inode.row.target, inode.is_dir());
+                        outstanding.removals = removals(tree, |target, key| {
+                            let key = key.as_str();
+                            target == of && if is_dir { key.starts_with(&prefix) } else { key == prefix }
+                        });
                     }
                 }
                 None => {
                     tree.inodes().map(crate::namespace::Inode::ino).for_each(look);
-                    outstanding.removals = tree.removals().count() as u64;
+                    outstanding.removals = removals(tree, |_, _| true);
                 }
             }
         });
@@ -222,4 +222,11 @@ impl Uploader {
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
         change(&mut self.book().counters);
     }
+}
+
+/// Keys not yet deleted, those among them where an object that nobody wants any more may still come to
+/// stand: its attempt has no end yet.
+fn removals(tree: &Tree, is_asked_for: impl Fn(TargetId, &Key) -> bool) -> u64 {
+    let owed = tree.removals().filter(|row| is_asked_for(row.target, &row.key)).count();
+    (owed + tree.sent_in_vain(is_asked_for)) as u64
 }

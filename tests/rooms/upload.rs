@@ -373,6 +373,36 @@ async fn what_is_removed_or_renamed_while_it_goes_up_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_ends_after_the_attempts_for_removed_files() {
+    let world = World::new(Options::default()).await;
+    // One is under way, of the other nobody knows whether it has arrived.
+    world.fault("PUT", "slow", Action::Delay(2_000), 1);
+    world.fault("PUT", "lost", Action::ApplyThenCut, 1);
+    world.refuse("HEAD", "lost", 403, "AccessDenied");
+    for name in ["slow", "lost"] {
+        world.rooms.write(ROOT, name, b"content").await;
+    }
+    world.until("one is under way", |world| world.count("PUT", "slow") > 0).await;
+    world.until("the other is asked for", |world| world.count("HEAD", "lost") > 0).await;
+    for name in ["slow", "lost"] {
+        world.rooms.unlink(ROOT, name).await;
+    }
+    assert!(world.object("slow").is_none(), "too late to show anything");
+    assert_eq!(world.rooms.uploader.outstanding(None).removals, 2);
+    let slow_is_settled = |world: &World| world.rooms.uploader.outstanding(None).removals == 1;
+    world.until("one end is known", slow_is_settled).await;
+    assert_eq!(world.keys(), ["lost"], "what was sent in vain is gone");
+    // Nothing but the attempt's row is left of it.
+    let world = world.restart().await;
+    assert_eq!(world.rooms.uploader.outstanding(None).removals, 1);
+    world.emulator.clear_faults();
+    world.rooms.uploader.retry();
+    world.settled().await;
+    assert!(world.keys().is_empty());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_close_costs_one_commit_and_is_on_record_in_server_mode_too() {
     let world = World::new(Options { delay: Duration::from_secs(30), ..Options::default() }).await;
     let (ino, fh) = world.rooms.create(ROOT, "f").await;
