@@ -225,6 +225,8 @@ impl Queue {
         }
         let waits = !matches!(next, Next::Done | Next::Later(_));
         let again = self.again.remove(&work).filter(|again| again.firm || !waits).map(|again| again.at);
+        // Told of at a later time it still waits for what it waits for.
+        let again = again.filter(|at| !matches!(next, Next::Blocked | Next::Behind(_)) || *at < now + STALLED_LOOK);
         match (again, next) {
             (Some(at), Next::After(wait) | Next::Later(wait)) => self.put(work, at.max(now).min(now + wait)),
             (Some(at), Next::Done | Next::Blocked | Next::Behind(_)) => self.put(work, at),
@@ -455,6 +457,15 @@ mod tests {
             queue.ended(copy.clone(), Next::Done, S(2));
             assert_eq!(queue.take(S(2)), Some(removal.clone()), "{next:?}");
             queue.ended(removal.clone(), Next::Done, S(2));
+            queue.put(removal.clone(), S(3));
+            assert_eq!(queue.take(S(3)), Some(removal.clone()));
+            queue.put_sooner(removal.clone(), S(60));
+            queue.ended(removal.clone(), next, S(3));
+            assert_eq!(queue.next_due(), Some(S(3) + STALLED_LOOK), "{next:?}, told of in hand");
+            queue.wake_blocked(S(4));
+            queue.wake_behind(Ino(3), S(4));
+            assert_eq!(queue.take(S(4)), Some(removal.clone()), "{next:?}, told of in hand");
+            queue.ended(removal.clone(), Next::Done, S(4));
         }
     }
 
