@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::io::Write as _;
-use std::os::fd::IntoRawFd;
 
 use ferryfs::disk;
 use ferryfs::failpoint;
 
-use crate::harness::{BUCKET, Cloud, Mount, Options, pattern, until};
+use crate::harness::{BUCKET, Cloud, Mount, Options, close, pattern, until};
 
 /// Something a program does. Done again after a restart it ends the same.
 enum Act {
@@ -53,10 +52,7 @@ impl Act {
 fn write(mount: &Mount, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::File::create(mount.path(name))?;
     file.write_all(bytes)?;
-    #[expect(unsafe_code, reason = "close(2), with its result")]
-    // SAFETY: the descriptor was given up by its owner just now.
-    let closed = unsafe { libc::close(file.into_raw_fd()) };
-    if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    close(file)
 }
 
 fn acts() -> Vec<Act> {

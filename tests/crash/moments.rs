@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ferryfs::checksum::crc64;
 
-use crate::harness::{Cloud, Mount, Options, PATIENCE, PREFIX, pattern};
+use crate::harness::{Cloud, Mount, Options, PATIENCE, PREFIX, Random, pattern};
 
 const FILES: usize = 200;
 const KILLS: usize = 50;
@@ -31,17 +31,6 @@ while read -r job how name; do
     echo "$job" >> "$DONE"
 done
 "#;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % end
-    }
-}
 
 /// One copy of one version of one file.
 struct Job {
@@ -68,7 +57,7 @@ impl World {
         let mount = Mount::new(&cloud, Options { write_back: threshold, ..Options::default() });
         fs::create_dir(mount.outside("src")).unwrap();
         let blob = pattern(seed, 8 << 20);
-        World { cloud, mount, random: Random(seed | 1), blob, jobs: Vec::new(), done: 0 }
+        World { cloud, mount, random: Random::new(seed), blob, jobs: Vec::new(), done: 0 }
     }
 
     /// The next job's content, unlike that of any other.

@@ -15,6 +15,14 @@ pub const SECRET_KEY: &str = "FakeStoreSecretForTestsOnly";
 pub const ACCESS_KEY: &str = "FAKEHWAK00000000TEST";
 pub const ACCESS_SECRET: &str = "FakeHuaweiSecretKeyForTestsOnly000000000";
 
+/// What a mount's configuration says of a store and of OMS.
+pub struct Service {
+    pub store_url: String,
+    pub oms_url: String,
+    pub secret_key: String,
+    pub access_secret: String,
+}
+
 /// The emulator, on threads of its own.
 pub struct Cloud {
     emulator: Option<Emulator>,
@@ -92,25 +100,19 @@ impl Cloud {
         self.restart();
     }
 
-    pub(super) fn secret_key(&self) -> &str {
-        &self.secret_key
-    }
-
-    pub(super) fn access_secret(&self) -> &str {
-        &self.access_secret
-    }
-
     /// The emulator itself.
     pub fn emulator(&self) -> &Emulator {
         self.emulator.as_ref().expect("the emulator was stopped")
     }
 
-    pub(super) fn store_url(&self) -> &str {
-        &self.store_url
-    }
-
-    pub(super) fn oms_url(&self) -> &str {
-        &self.oms_url
+    /// What a mount must know of it.
+    pub fn service(&self) -> Service {
+        Service {
+            store_url: self.store_url.clone(),
+            oms_url: self.oms_url.clone(),
+            secret_key: self.secret_key.clone(),
+            access_secret: self.access_secret.clone(),
+        }
     }
 
     /// An object of [`BUCKET`].

@@ -18,11 +18,13 @@ mod venv;
 
 use std::fs;
 use std::io;
+use std::os::fd::IntoRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-pub use cloud::{ACCESS_KEY, ACCESS_SECRET, Cloud, SECRET_ID, SECRET_KEY};
+pub use cloud::{ACCESS_KEY, ACCESS_SECRET, Cloud, SECRET_ID, SECRET_KEY, Service};
 pub use mapping::Mapping;
 pub use mount::{Answer, BINARY, Mount, Options, shown};
 pub use venv::{source_dir, vendor_python};
@@ -43,6 +45,52 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Numbers that a seed repeats.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        // Seeds that are close to each other give numbers that are not.
+        Random(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// One of `0..end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % end
+    }
+
+    /// Of a hundred times that many times.
+    pub fn percent(&mut self, share: u64) -> bool {
+        self.below(100) < share
+    }
+
+    /// One of several.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[usize::try_from(self.below(of.len() as u64)).unwrap()]
+    }
+}
+
+/// close(2), with its result, which dropping a file does not tell.
+pub fn close(file: fs::File) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "close(2), with its result")]
+    // SAFETY: the descriptor is given up by its owner just now.
+    let closed = unsafe { libc::close(file.into_raw_fd()) };
+    if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The child is killed with this process, also if that is killed itself.
+pub fn die_together(command: &mut Command) {
+    let die = || Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?);
+    #[expect(unsafe_code, reason = "nothing safe runs between fork and exec")]
+    // SAFETY: one system call, which allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(die);
     }
 }
 

@@ -12,7 +12,7 @@ use ferryfs::control::Status;
 use ferryfs::disk;
 
 use super::cloud::{ACCESS_KEY, SECRET_ID};
-use super::{BUCKET, Cloud, LOGS, PATIENCE, PREFIX, until};
+use super::{BUCKET, Cloud, LOGS, PATIENCE, PREFIX, Service, until};
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_ferryfs");
@@ -69,7 +69,7 @@ impl Default for Options {
 }
 
 impl Options {
-    fn to_toml(&self, cloud: &Cloud, root: &Path) -> String {
+    fn to_toml(&self, service: &Service, root: &Path) -> String {
         let mut text = String::new();
         for (path, prefix) in &self.mappings {
             writeln!(
@@ -78,10 +78,10 @@ impl Options {
                  endpoint = \"{store}\"\naddressing = \"path\"\nsecret_id = \"{SECRET_ID}\"\n\
                  secret_key = \"{secret_key}\"\n{mapping}\n[mapping.sync]\nurl = \"{oms}\"\naccess_key = \"{ACCESS_KEY}\"\n\
                  secret_key = \"{access_secret}\"\nrecord = \"cos://{LOGS}/\"\n{sync}",
-                secret_key = cloud.secret_key(),
-                access_secret = cloud.access_secret(),
-                store = cloud.store_url(),
-                oms = cloud.oms_url(),
+                secret_key = service.secret_key,
+                access_secret = service.access_secret,
+                store = service.store_url,
+                oms = service.oms_url,
                 mapping = self.mapping,
                 sync = self.sync,
             )
@@ -133,18 +133,34 @@ impl Mount {
     /// Everything but the mount.
     #[track_caller]
     pub fn prepare(cloud: &Cloud, options: &Options) -> Mount {
+        Mount::prepare_for(&cloud.service(), options)
+    }
+
+    /// The same for a store and OMS that are not in this process.
+    #[track_caller]
+    pub fn prepare_for(service: &Service, options: &Options) -> Mount {
         // Not in /tmp, which may be a filesystem that takes no passthrough.
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let dir = root.path().join("mnt");
         fs::create_dir(&dir).unwrap();
         let mount = Mount { dir, config: root.path().join(CONFIG), env: Vec::new(), pid: None, root };
-        mount.configure(cloud, options);
+        mount.write_config(CONFIG, &options.to_toml(service, mount.root.path()));
         mount
     }
 
     /// Writes the configuration anew, for the next mount.
     pub fn configure(&self, cloud: &Cloud, options: &Options) {
-        self.write_config(CONFIG, &options.to_toml(cloud, self.root.path()));
+        self.write_config(CONFIG, &options.to_toml(&cloud.service(), self.root.path()));
+    }
+
+    /// Its file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// What is outside the mount stays when it is dropped: for whoever looks into a failure.
+    pub fn keep(&mut self) {
+        self.root.disable_cleanup(true);
     }
 
     /// The configuration as it is.
