@@ -109,15 +109,23 @@ pub(super) fn plan(tree: &Tree, ino: Ino, now: TimeNs, mount_uuid: &str) -> Step
         generation: row.generation,
         path: tree.shown_path(ino),
     };
-    if let (Some(at), Some(remote)) = (row.recheck_at, &row.remote)
-        && !inode.is_dirty()
-        && inode.copied.is_none()
-        && remote.key == key
-    {
-        let recheck = job(&key, Expected::Version(remote.etag.clone()));
-        return if now >= at { Step::Recheck(recheck, remote.clone()) } else { Step::At(at) };
+    let second_look = match (row.recheck_at, &row.remote) {
+        (Some(at), Some(remote)) if !inode.is_dirty() && inode.copied.is_none() && remote.key == key => {
+            Some((at, remote))
+        }
+        _ => None,
+    };
+    if let Some((_, remote)) = second_look.filter(|(at, _)| now >= *at) {
+        return Step::Recheck(job(&key, Expected::Version(remote.etag.clone())), remote.clone());
     }
-    let Some(step) = wanted_step(inode, &key) else { return Step::Nothing };
+    let step = match (wanted_step(inode, &key), second_look) {
+        (None, None) => return Step::Nothing,
+        // R1: other attributes go onto a version that is not here only once no late request can replace it.
+        (None, Some((at, _))) => return Step::At(at),
+        (Some(Wanted::Copy(_)), Some((at, _))) if row.content == Content::Absent => return Step::At(at),
+        // What can be sent again from here looks at the key itself, and hands the second look on.
+        (Some(step), _) => step,
+    };
     if is_read_from(tree, inode, &key, &step) {
         return Step::Blocked;
     }

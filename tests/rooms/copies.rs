@@ -1,8 +1,9 @@
 //! Copies on the server: what they carry, and those too large for one call.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use ferryfs::emulator::{Action, Fault, Match, StoredObject};
+use ferryfs::emulator::{Action, Fault, Match, Side, StoredObject};
 use ferryfs::store::{Encryption, ObjectHeaders, PutOptions, Terms};
 use ferryfs::types::Key;
 use ferryfs::vfs::SetAttr;
@@ -99,6 +100,30 @@ async fn a_copy_keeps_all_that_another_tool_gave_its_object() {
     assert_eq!(object.metadata()["mode"], 0o100_600.to_string());
     is_foreign(&object);
     assert_eq!(world.object("g").unwrap(), b"content");
+    world.close().await;
+}
+
+/// R1: a version that follows a request of unknown outcome is looked at again two minutes later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attributes_do_not_wait_for_the_second_look_that_a_version_is_owed() {
+    let world = World::new(Options { late: Duration::from_secs(120), ..Options::default() }).await;
+    // Each is sent twice: the first request is lost, and its outcome unknown.
+    for name in ["f", "d/"] {
+        world.fault("PUT", name, Action::Cut { after: 0, side: Side::Request }, 1);
+    }
+    world.rooms.write(ROOT, "f", b"content").await;
+    world.rooms.mkdir(ROOT, "d").await;
+    world.settled().await;
+    assert_eq!((world.count("PUT", "f"), world.count("PUT", "d/")), (2, 2));
+    for name in ["f", "d"] {
+        chmod(&world, name, 0o700).await;
+    }
+    world.settled().await;
+    assert_eq!(object(&world, "f").metadata()["mode"], 0o100_700.to_string());
+    assert_eq!(object(&world, "d/").metadata()["mode"], 0o040_700.to_string());
+    assert_eq!(world.object("f").unwrap(), b"content");
+    // The second look is still owed: the content is not let go before.
+    assert_eq!(world.rooms.vfs.drop_clean().await.unwrap().0, 0);
     world.close().await;
 }
 
