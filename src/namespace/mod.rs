@@ -171,6 +171,14 @@ impl Namespace {
         self.inner.journal.submit(Vec::new(), Durability::Disk).await
     }
 
+    /// Everything queued so far survives the daemon when this resolves.
+    ///
+    /// # Errors
+    /// The journal failed.
+    pub async fn committed(&self) -> journal::Result<()> {
+        self.inner.journal.submit(Vec::new(), Durability::Buffered).await
+    }
+
     /// The journal below.
     pub fn journal(&self) -> &Journal {
         &self.inner.journal

@@ -199,24 +199,35 @@ impl Vfs {
             self.begin_session(ino, Durability::Buffered, state).await?;
             // J2: the row is on disk before the file is cut.
             self.inner.namespace.barrier().await?;
-            let (backing, _) = self.inner.backing_file(ino)?;
+            let (backing, file) = self.inner.backing_file(ino)?;
+            let before = mark(&file)?;
             disk::truncate(&self.inner.cache.open_write(backing)?, size)?;
-            let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
-                if let Some(inode) = tree.get_mut(ino) {
-                    inode.row.size = size;
-                    if inode.row.content == Content::Flushed {
-                        // The provisional mark means other content.
-                        inode.row.content = Content::Open;
-                        inode.row.mark = None;
-                    }
-                    tree.persist(ino, ops);
+            let after = mark(&file)?;
+            let (marked, commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
+                let Some(inode) = tree.get_mut(ino) else { return false };
+                inode.row.size = size;
+                let is_flushed = inode.row.content == Content::Flushed;
+                // C3: our own change moves the mark of a close whose RELEASE is on its way; one that means other
+                // content goes.
+                let marked = is_flushed && inode.row.mark.is_some_and(|marked| same_mark(&marked, &before));
+                if marked {
+                    inode.row.mark = Some(Mark { synced: false, ..after });
+                } else if is_flushed {
+                    inode.row.content = Content::Open;
+                    inode.row.mark = None;
                 }
+                tree.persist(ino, ops);
+                marked
             });
             commit.durable().await?;
+            if marked {
+                self.doubt_later(ino, after);
+            }
         }
         if state.writers == 0 {
-            // Nobody has it open for writing: truncate(2) is a session of its own.
+            // Nobody has it open for writing: truncate(2) is a session of its own, and so also its close (P1).
             self.try_end_session(ino, state).await;
+            self.inner.namespace.committed().await?;
         }
         Ok(())
     }

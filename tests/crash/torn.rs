@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cloud, Mapping, Mount, Options, PATIENCE, until};
+use crate::harness::{Cloud, Mapping, Mount, Options, PATIENCE, close, truncate, until};
 
 /// A program and its children, killed if the test ends first.
 pub struct Program(Child);
@@ -216,4 +216,48 @@ fn a_mapping_of_the_dead_mount_changes_nothing_that_is_uploaded() {
     mapping.store(0, b"beyond all");
     mount.wait_all();
     cloud.holds("data/mapped", &shown);
+}
+
+/// P1: truncate(2) opens, cuts and closes, and so what it acknowledged is closed. Also while the end of an earlier
+/// close is still on its way.
+#[test]
+fn a_file_that_was_cut_by_its_path_is_not_held() {
+    let cloud = Cloud::start();
+    let mut mount = Mount::new(&cloud, Options { delay: "1h", ..Options::default() });
+    let mut cut = 0;
+    // Each falls between other steps of a file: its making, its close, its cut.
+    for commit in 60..72 {
+        mount.kill9();
+        mount.env = vec![("FERRYFS_FAILPOINT", format!("journal-before-commit:{commit}"))];
+        mount.remount();
+        let started = Instant::now();
+        let mut acknowledged = Vec::new();
+        let failed = loop {
+            assert!(started.elapsed() < PATIENCE, "the failpoint is never met");
+            let name = format!("{commit}-{}", acknowledged.len());
+            let path = mount.path(&name);
+            let written = File::create(&path).and_then(|mut file| {
+                file.write_all(&[7; 5000])?;
+                close(file)
+            });
+            if written.and_then(|()| truncate(&path, 3000)).is_err() {
+                break name;
+            }
+            acknowledged.push(name);
+        };
+        mount.wait_for_death();
+        mount.env.clear();
+        mount.remount();
+        let held = torn(&mount);
+        let expected = format!("/{failed}");
+        assert!(held.iter().all(|path| *path == expected), "{held:?} after {acknowledged:?}");
+        for name in &acknowledged {
+            assert_eq!(fs::read(mount.path(name)).unwrap(), [7; 3000], "{name}");
+        }
+        if !held.is_empty() {
+            fs::remove_file(mount.path(&failed)).unwrap();
+        }
+        cut += acknowledged.len();
+    }
+    assert!(cut > 12, "{cut} files are few");
 }

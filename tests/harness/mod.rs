@@ -16,9 +16,11 @@ mod mapping;
 mod mount;
 mod venv;
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::IntoRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -82,6 +84,15 @@ pub fn close(file: fs::File) -> io::Result<()> {
     // SAFETY: the descriptor is given up by its owner just now.
     let closed = unsafe { libc::close(file.into_raw_fd()) };
     if closed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// truncate(2), not open and ftruncate(2).
+pub fn truncate(path: &Path, size: u64) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    #[expect(unsafe_code, reason = "truncate(2) has no safe form")]
+    // SAFETY: the string ends with NUL and outlives the call.
+    let done = unsafe { libc::truncate(path.as_ptr(), size.try_into().unwrap()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The child is killed with this process, also if that is killed itself.
