@@ -15,3 +15,4 @@ step scripts/fsx.sh 100000
 FERRYFS_MOVE_OBJECTS=100000
 export FERRYFS_MOVE_OBJECTS
 step cargo test --locked --test rooms moves::a_large_directory -- --nocapture
+step scripts/crash-loop.sh 300
