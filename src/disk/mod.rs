@@ -37,7 +37,8 @@ pub use fuse_device::{FuseMountFlags, abort_fuse, close_backing, mount_fuse};
 pub use lease::read_lease_grantable;
 pub use mounts::{MountInfo, mount_id, mount_info, unmount};
 pub use process::{
-    boot_id, boot_id_from, is_running, kernel_version, killed_by_signal, process_of, raise_nofile_limit, umask,
+    boot_id, boot_id_from, is_being_killed, is_running, kernel_version, killed_by_signal, process_of,
+    raise_nofile_limit, umask,
 };
 pub use space::{SpaceStat, is_in_memory, statvfs};
 pub use stat::{FileStat, fstat, lstat};

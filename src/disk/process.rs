@@ -15,6 +15,20 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Bit of a task's flags: it is in do_exit() (include/linux/sched.h).
 const PF_EXITING: u64 = 0x4;
 
+/// Signals that end a process with a core dump unless it handles them (signal(7)).
+const DUMPING: [i32; 10] = [
+    libc::SIGQUIT,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+    libc::SIGSYS,
+];
+
 /// The low bits of a wait status: the signal that ended the process (wait(2)).
 const TERM_SIGNAL: i64 = 0x7f;
 
@@ -73,6 +87,36 @@ pub fn killed_by_signal(tid: u32) -> Option<i32> {
     parse_killed(&String::from_utf8_lossy(&stat))
 }
 
+/// Whether a thread is ending, or will as soon as it is back from the kernel, because of a signal. One that
+/// its program handles or ignores ends nothing. `false` too if nothing is known of the thread (0: the kernel
+/// did not say).
+///
+/// As [`killed_by_signal`] it reads nothing that an execve holds up.
+pub fn is_being_killed(tid: u32) -> bool {
+    let Ok(status) = fs::read(format!("/proc/{tid}/status")) else { return false };
+    has_fatal_signal(&status) || killed_by_signal(tid).is_some()
+}
+
+/// The kernel turns a signal that ends the process into a SIGKILL for each of its threads, unless it also
+/// asks for a core dump: such a one stays what it is until it is delivered.
+fn has_fatal_signal(status: &[u8]) -> bool {
+    let signals = |name: &str| number_of(status, name, 16).unwrap_or(0);
+    let pending = signals("SigPnd:") | signals("ShdPnd:");
+    if pending & bit(libc::SIGKILL) != 0 {
+        return true;
+    }
+    // A debugger may take it away again.
+    let traced = number_of(status, "TracerPid:", 10) != Some(0);
+    let kept = signals("SigBlk:") | signals("SigIgn:") | signals("SigCgt:");
+    let dumping = DUMPING.iter().fold(0, |all, signal| all | bit(*signal));
+    !traced && pending & dumping & !kept != 0
+}
+
+/// A signal's place in the masks of `/proc/PID/status`.
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
 /// The process that a thread belongs to. `None`: there is no such thread (0: the kernel did not say).
 ///
 /// As [`killed_by_signal`] it reads nothing that an execve holds up.
@@ -85,10 +129,15 @@ pub fn is_running(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/status")).is_ok_and(|status| has_memory(&status))
 }
 
-/// The thread group's number in `/proc/PID/status`; a name in it cannot hold a line's end.
+/// The thread group's number in `/proc/PID/status`.
 fn parse_process(status: &[u8]) -> Option<u32> {
-    let number = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
-    std::str::from_utf8(number).ok()?.trim().parse().ok()
+    u32::try_from(number_of(status, "Tgid:", 10)?).ok()
+}
+
+/// The number of a line of `/proc/PID/status`; a name in it cannot hold a line's end.
+fn number_of(status: &[u8], name: &str, radix: u32) -> Option<u64> {
+    let number = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))?;
+    u64::from_str_radix(std::str::from_utf8(number).ok()?.trim(), radix).ok()
 }
 
 /// Whether `/proc/PID/status` tells of memory; a name in it cannot hold a line's end.
@@ -176,6 +225,27 @@ mod tests {
         assert_eq!(zombie("exit 9"), None);
         assert_eq!(killed_by_signal(std::process::id()), None);
         assert_eq!(killed_by_signal(0), None);
+    }
+
+    #[test]
+    fn only_signals_that_end_a_program_count() {
+        let status = |pending: i32, shared: i32, rest: &str| {
+            let (pending, shared) = (1_u64 << (pending - 1), 1_u64 << (shared - 1));
+            format!("Name:\tShdPnd:\nTracerPid:\t0\nSigPnd:\t{pending:016x}\nShdPnd:\t{shared:016x}\n{rest}")
+        };
+        let fatal = |text: String| has_fatal_signal(text.as_bytes());
+        let (alarm, quit, kill) = (libc::SIGALRM, libc::SIGQUIT, libc::SIGKILL);
+        assert!(!fatal(status(alarm, alarm, "")));
+        assert!(fatal(status(kill, alarm, "")) && fatal(status(alarm, kill, "")));
+        assert!(fatal(status(alarm, quit, "SigBlk:\t0000000000000000\n")), "a core dump is to come");
+        for kept in ["SigBlk", "SigIgn", "SigCgt"] {
+            let rest = format!("{kept}:\t{:016x}\n", 1 << (quit - 1));
+            assert!(!fatal(status(alarm, quit, &rest)), "{kept}");
+        }
+        let traced = status(alarm, quit, "").replace("TracerPid:\t0", "TracerPid:\t7");
+        assert!(!fatal(traced.clone()) && fatal(traced.replace("0000000000002000", "0000000000000100")));
+        assert!(!has_fatal_signal(b""));
+        assert!(!is_being_killed(std::process::id()) && !is_being_killed(0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::fuse::decode::{caller, ino, set_time};
 use crate::fuse::directory;
 use crate::fuse::init::{Negotiated, negotiate};
 use crate::fuse::opened::{reply_create, reply_open};
-use crate::fuse::requests::Requests;
+use crate::fuse::requests::{NOBODY, Requests};
 use crate::types::DeviceNo;
 use crate::vfs::{Place, SetAttr, Vfs};
 
@@ -53,7 +53,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
-        self.requests.serve("lookup", async move {
+        self.requests.serve("lookup", request.pid(), async move {
             answer::entry("lookup", parent, vfs.lookup(ino(parent), &name, caller).await, reply);
         });
     }
@@ -62,9 +62,9 @@ impl Filesystem for Adapter {
         self.requests.call("forget", || self.vfs.forget(ino(number), count));
     }
 
-    fn getattr(&self, _request: &Request, number: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, number: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         let vfs = self.vfs.clone();
-        self.requests.serve("getattr", async move {
+        self.requests.serve("getattr", request.pid(), async move {
             answer::attr("getattr", number, vfs.getattr(ino(number), fh.map(|fh| fh.0)).await, reply);
         });
     }
@@ -90,15 +90,15 @@ impl Filesystem for Adapter {
     ) {
         let (vfs, caller) = (self.vfs.clone(), caller(request));
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(set_time), mtime: mtime.map(set_time) };
-        self.requests.serve("setattr", async move {
+        self.requests.serve("setattr", request.pid(), async move {
             let result = vfs.setattr(ino(number), fh.map(|fh| fh.0), change, caller).await;
             answer::attr("setattr", number, result, reply);
         });
     }
 
-    fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, number: INodeNo, reply: ReplyData) {
         let vfs = self.vfs.clone();
-        self.requests.serve("readlink", async move {
+        self.requests.serve("readlink", request.pid(), async move {
             answer::data("readlink", number, vfs.readlink(ino(number)).await, reply);
         });
     }
@@ -114,7 +114,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
-        self.requests.serve("mknod", async move {
+        self.requests.serve("mknod", request.pid(), async move {
             let made = vfs.mknod(ino(parent), &name, mode & !umask, DeviceNo(rdev), caller).await;
             answer::entry("mknod", parent, made, reply);
         });
@@ -122,28 +122,28 @@ impl Filesystem for Adapter {
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
-        self.requests.serve("mkdir", async move {
+        self.requests.serve("mkdir", request.pid(), async move {
             answer::entry("mkdir", parent, vfs.mkdir(ino(parent), &name, mode, umask, caller).await, reply);
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
-        self.requests.serve("unlink", async move {
+        self.requests.serve("unlink", request.pid(), async move {
             answer::empty("unlink", parent, vfs.unlink(ino(parent), &name, caller).await, reply);
         });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
-        self.requests.serve("rmdir", async move {
+        self.requests.serve("rmdir", request.pid(), async move {
             answer::empty("rmdir", parent, vfs.rmdir(ino(parent), &name, caller).await, reply);
         });
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (vfs, name, target, caller) = (self.vfs.clone(), name.to_owned(), target.to_owned(), caller(request));
-        self.requests.serve("symlink", async move {
+        self.requests.serve("symlink", request.pid(), async move {
             let result = vfs.symlink(ino(parent), &name, target.as_os_str(), caller).await;
             answer::entry("symlink", parent, result, reply);
         });
@@ -160,7 +160,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (vfs, name, new_name, caller) = (self.vfs.clone(), name.to_owned(), new_name.to_owned(), caller(request));
-        self.requests.serve("rename", async move {
+        self.requests.serve("rename", request.pid(), async move {
             let result = vfs.rename(ino(parent), &name, ino(new_parent), &new_name, flags.bits(), caller).await;
             answer::empty("rename", parent, result, reply);
         });
@@ -173,7 +173,7 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (vfs, caller) = (self.vfs.clone(), caller(request));
-        self.requests.serve("open", async move {
+        self.requests.serve("open", request.pid(), async move {
             match vfs.open(ino(number), flags.0, caller).await {
                 Ok(opened) => reply_open(reply, &opened),
                 Err(error) => reply.error(answer::refuse("open", number, &error)),
@@ -192,7 +192,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (vfs, name, caller) = (self.vfs.clone(), name.to_owned(), caller(request));
-        self.requests.serve("create", async move {
+        self.requests.serve("create", request.pid(), async move {
             match vfs.create(ino(parent), &name, mode, umask, flags, caller).await {
                 Ok((entry, opened)) => reply_create(reply, &entry, &opened),
                 Err(error) => reply.error(answer::refuse("create", parent, &error)),
@@ -202,7 +202,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -212,14 +212,14 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let vfs = self.vfs.clone();
-        self.requests.serve("read", async move {
+        self.requests.serve("read", request.pid(), async move {
             answer::data("read", number, vfs.read(ino(number), fh.0, offset, size).await, reply);
         });
     }
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -231,7 +231,7 @@ impl Filesystem for Adapter {
     ) {
         let (vfs, data) = (self.vfs.clone(), Bytes::copy_from_slice(data));
         let kill_suid = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        self.requests.serve("write", async move {
+        self.requests.serve("write", request.pid(), async move {
             match vfs.write(ino(number), fh.0, offset, data, kill_suid).await {
                 Ok(written) => reply.written(written),
                 Err(error) => reply.error(answer::refuse("write", number, &error)),
@@ -241,7 +241,7 @@ impl Filesystem for Adapter {
 
     fn flush(&self, request: &Request, number: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
         let (vfs, pid) = (self.vfs.clone(), request.pid());
-        self.requests.serve("flush", async move {
+        self.requests.serve("flush", request.pid(), async move {
             answer::empty("flush", number, vfs.flush(ino(number), fh.0, pid).await, reply);
         });
     }
@@ -257,22 +257,23 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let vfs = self.vfs.clone();
-        self.requests.serve("release", async move {
+        // The program does not wait for it, and what it ends must end.
+        self.requests.serve("release", NOBODY, async move {
             vfs.release(ino(number), fh.0).await;
             reply.ok();
         });
     }
 
-    fn fsync(&self, _request: &Request, number: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, request: &Request, number: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let vfs = self.vfs.clone();
-        self.requests.serve("fsync", async move {
+        self.requests.serve("fsync", request.pid(), async move {
             answer::empty("fsync", number, vfs.fsync(ino(number), fh.0, datasync).await, reply);
         });
     }
 
     fn opendir(&self, request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let (vfs, caller) = (self.vfs.clone(), caller(request));
-        self.requests.serve("opendir", async move {
+        self.requests.serve("opendir", request.pid(), async move {
             match vfs.opendir(ino(number), caller).await {
                 Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
                 Err(error) => reply.error(answer::refuse("opendir", number, &error)),
@@ -280,9 +281,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn readdir(&self, _request: &Request, number: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, number: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let vfs = self.vfs.clone();
-        self.requests.serve("readdir", async move {
+        self.requests.serve("readdir", request.pid(), async move {
             match directory::fill(&vfs, ino(number), fh.0, offset, &mut reply).await {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(answer::refuse("readdir", number, &error)),
@@ -292,14 +293,14 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let vfs = self.vfs.clone();
-        self.requests.serve("readdirplus", async move {
+        self.requests.serve("readdirplus", request.pid(), async move {
             match directory::fill_plus(&vfs, ino(number), fh.0, offset, &mut reply).await {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(answer::refuse("readdirplus", number, &error)),
@@ -312,16 +313,16 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsyncdir(&self, _request: &Request, number: INodeNo, _fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+    fn fsyncdir(&self, request: &Request, number: INodeNo, _fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let vfs = self.vfs.clone();
-        self.requests.serve("fsyncdir", async move {
+        self.requests.serve("fsyncdir", request.pid(), async move {
             answer::empty("fsyncdir", number, vfs.fsyncdir(ino(number), datasync).await, reply);
         });
     }
 
-    fn statfs(&self, _request: &Request, number: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, request: &Request, number: INodeNo, reply: ReplyStatfs) {
         let vfs = self.vfs.clone();
-        self.requests.serve("statfs", async move {
+        self.requests.serve("statfs", request.pid(), async move {
             match vfs.statfs().await {
                 Ok(s) => reply.statfs(
                     s.blocks,
@@ -340,7 +341,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -350,35 +351,35 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (vfs, name, value) = (self.vfs.clone(), name.to_owned(), value.to_vec());
-        self.requests.serve("setxattr", async move {
+        self.requests.serve("setxattr", request.pid(), async move {
             answer::empty("setxattr", number, vfs.setxattr(ino(number), &name, &value, flags).await, reply);
         });
     }
 
-    fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let (vfs, name) = (self.vfs.clone(), name.to_owned());
-        self.requests.serve("getxattr", async move {
+        self.requests.serve("getxattr", request.pid(), async move {
             answer::xattr("getxattr", number, size, vfs.getxattr(ino(number), &name).await, reply);
         });
     }
 
-    fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         let vfs = self.vfs.clone();
-        self.requests.serve("listxattr", async move {
+        self.requests.serve("listxattr", request.pid(), async move {
             answer::xattr("listxattr", number, size, vfs.listxattr(ino(number)).await, reply);
         });
     }
 
-    fn removexattr(&self, _request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (vfs, name) = (self.vfs.clone(), name.to_owned());
-        self.requests.serve("removexattr", async move {
+        self.requests.serve("removexattr", request.pid(), async move {
             answer::empty("removexattr", number, vfs.removexattr(ino(number), &name).await, reply);
         });
     }
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -387,15 +388,15 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let vfs = self.vfs.clone();
-        self.requests.serve("fallocate", async move {
+        self.requests.serve("fallocate", request.pid(), async move {
             let result = vfs.fallocate(ino(number), fh.0, offset, length, mode).await;
             answer::empty("fallocate", number, result, reply);
         });
     }
 
-    fn lseek(&self, _request: &Request, number: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(&self, request: &Request, number: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let vfs = self.vfs.clone();
-        self.requests.serve("lseek", async move {
+        self.requests.serve("lseek", request.pid(), async move {
             match vfs.lseek(ino(number), fh.0, offset, whence).await {
                 Ok(offset) => reply.offset(offset),
                 Err(error) => reply.error(answer::refuse("lseek", number, &error)),
@@ -405,7 +406,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         from: INodeNo,
         from_fh: FileHandle,
         from_offset: u64,
@@ -420,7 +421,7 @@ impl Filesystem for Adapter {
         let vfs = self.vfs.clone();
         let from = Place { ino: ino(from), fh: from_fh.0, offset: from_offset };
         let to = Place { ino: ino(to), fh: to_fh.0, offset: to_offset };
-        self.requests.serve("copy_file_range", async move {
+        self.requests.serve("copy_file_range", request.pid(), async move {
             match vfs.copy_file_range(from, to, length).await {
                 Ok(copied) => reply.written(copied),
                 Err(error) => reply.error(answer::refuse("copy_file_range", INodeNo(to.ino.0), &error)),

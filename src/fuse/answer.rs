@@ -13,7 +13,7 @@ use crate::vfs::{Entry, Stat};
 pub(super) fn refuse(operation: &'static str, number: INodeNo, error: &vfs::Error) -> Errno {
     let errno = errno(error);
     // Offline fails every call for a while, and the mapping's state is logged where it changes.
-    if errno.code() == libc::EIO && !matches!(error, vfs::Error::Offline) {
+    if errno.code() == libc::EIO && !matches!(error.first(), vfs::Error::Offline) {
         tracing::warn!(operation, ino = number.0, %error, "a request failed");
     } else {
         tracing::debug!(operation, ino = number.0, %error, errno = errno.code(), "a request was refused");

@@ -39,6 +39,9 @@ pub(super) fn errno(error: &vfs::Error) -> Errno {
         Error::NoAttribute => Errno::ENODATA,
         Error::BadHandle => Errno::EBADF,
         Error::NoOffset => Errno::ENXIO,
+        // The caller never sees it: it is being killed.
+        Error::Interrupted(_) => Errno::EINTR,
+        Error::Shared(error) => self::errno(error),
         // Network errnos (ENETUNREACH, ETIMEDOUT) would say more, but read(2) and open(2) of a file
         // are not documented to give them, and programs retry or ignore what they do not know.
         Error::Offline => Errno::EIO,

@@ -20,9 +20,12 @@
 //!    hold locks for them that a request in flight holds.
 //! 6. A session that ends for any other reason than an unmount aborts the connection first, so that
 //!    no program waits for an answer that nobody will give.
+//! 7. A request whose program is being killed ends as soon as the vfs room allows it; no other signal
+//!    ends one.
 
 mod adapter;
 mod answer;
+mod callers;
 mod decode;
 mod directory;
 mod errno;

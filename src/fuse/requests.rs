@@ -10,6 +10,12 @@ use std::task::{Context, Poll, Waker};
 use futures::FutureExt;
 use tokio::runtime::Handle;
 
+use crate::fuse::callers::{Callers, Entered};
+use crate::task::Interrupt;
+
+/// A request that no thread waits for, or that is not to end sooner because one is killed.
+pub(super) const NOBODY: u32 = 0;
+
 /// Runs requests and knows how many are under way; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Requests {
@@ -24,6 +30,8 @@ struct State {
     served: Mutex<BTreeMap<&'static str, u64>>,
     /// Told when `running` falls to 0.
     idle: Condvar,
+    /// Who waits for an answer.
+    callers: Callers,
     /// What the first panic said.
     failure: OnceLock<String>,
     /// Ends the mount after a panic.
@@ -50,18 +58,22 @@ impl Requests {
             running: Mutex::new(0),
             served: Mutex::default(),
             idle: Condvar::new(),
+            callers: Callers::default(),
             failure: OnceLock::new(),
             stop,
         };
         Requests { runtime, state: Arc::new(state) }
     }
 
-    /// Runs a request to its end. Returns after one poll: what is pending then has not yet taken a
-    /// waker that anybody heeds, so it goes on as a task, whose first poll brings the real one.
-    pub(super) fn serve(&self, operation: &'static str, request: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a request of the thread `tid` to its end. Returns after one poll: what is pending then has not
+    /// yet taken a waker that anybody heeds, so it goes on as a task, whose first poll brings the real one.
+    /// If the thread is killed meanwhile, the request learns it (`task::interruptible`).
+    pub(super) fn serve(&self, operation: &'static str, tid: u32, request: impl Future<Output = ()> + Send + 'static) {
         self.count(operation);
         *self.state.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         let running = Running(self.state.clone());
+        let interrupt = Interrupt::new();
+        let request = interrupt.clone().scope(request);
         let mut request = Box::pin(
             AssertUnwindSafe(async move {
                 let _running = running;
@@ -75,15 +87,32 @@ impl Requests {
             Poll::Ready(Err(panic)) => self.panicked(operation, panic.as_ref()),
             Poll::Pending => {
                 let requests = self.clone();
+                let entered = (tid != NOBODY).then(|| self.watched(tid, interrupt));
                 // Nobody needs the task's handle: `running` counts it until it ends, and a panic is
                 // caught inside.
                 self.runtime.spawn(async move {
                     if let Err(panic) = request.await {
                         requests.panicked(operation, panic.as_ref());
                     }
+                    drop(entered);
                 });
             }
         }
+    }
+
+    fn watched(&self, tid: u32, interrupt: Interrupt) -> Entered {
+        let (entered, first) = self.state.callers.enter(tid, interrupt);
+        if first {
+            let requests = self.clone();
+            // It ends by itself when nobody waits any more.
+            self.runtime.spawn(async move {
+                let watching = requests.state.callers.clone().watch();
+                if let Err(panic) = AssertUnwindSafe(watching).catch_unwind().await {
+                    requests.panicked("watch of callers", panic.as_ref());
+                }
+            });
+        }
+        entered
     }
 
     /// Makes a call that has no reply and does not wait, within the runtime.
@@ -154,7 +183,7 @@ mod tests {
         let runtime = runtime();
         let requests = Requests::new(runtime.handle().clone(), Box::new(|| {}));
         let (tell, told) = std::sync::mpsc::channel();
-        requests.serve("test", async move { tell.send(thread::current().id()).unwrap() });
+        requests.serve("test", NOBODY, async move { tell.send(thread::current().id()).unwrap() });
         assert_eq!(told.try_recv().unwrap(), thread::current().id());
         requests.wait_idle();
         assert_eq!(requests.served(), BTreeMap::from([("test", 1)]));
@@ -166,7 +195,7 @@ mod tests {
         let requests = Requests::new(runtime.handle().clone(), Box::new(|| {}));
         let (go, wait) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
-        requests.serve("test", async move {
+        requests.serve("test", NOBODY, async move {
             wait.await.unwrap();
             tell.send(thread::current().id()).unwrap();
         });
@@ -198,8 +227,8 @@ mod tests {
             counted.fetch_add(1, Ordering::SeqCst);
         };
         let requests = Requests::new(runtime.handle().clone(), Box::new(stop));
-        requests.serve("first", async { panic!("of {}", "one") });
-        requests.serve("second", async {
+        requests.serve("first", NOBODY, async { panic!("of {}", "one") });
+        requests.serve("second", NOBODY, async {
             tokio::task::yield_now().await;
             panic!("of another");
         });

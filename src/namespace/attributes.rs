@@ -4,6 +4,7 @@ use futures::stream::StreamExt;
 
 use crate::journal::{AttributeRow, Durability, Op};
 use crate::store::{self, ErrorKind, GetOptions, HeadOptions, ObjectMeta};
+use crate::task::interruptible;
 use crate::types::{FileKind, Ino};
 
 use super::Namespace;
@@ -36,7 +37,7 @@ impl Namespace {
             if mapping.is_offline() {
                 return Err(Error::Offline(mapping.store.name().to_owned()));
             }
-            let head = mapping.store.head(&key, HeadOptions::default()).await;
+            let head = interruptible(mapping.store.head(&key, HeadOptions::default())).await?;
             mapping.observe(&head);
             // Copied to another name while the store was asked: the answer is of a key that it has left.
             // Each turn is one move of the object.
@@ -49,13 +50,13 @@ impl Namespace {
                     self.without_marker(ino);
                     Ok(Some(ino))
                 }
-                Ok(meta) => self.take_attributes(ino, &mapping, meta).await,
+                Ok(meta) => interruptible(self.take_attributes(ino, &mapping, meta)).await?,
                 Err(error) if error.kind == ErrorKind::NotFound && kind == FileKind::Dir => {
                     self.without_marker(ino);
                     Ok(Some(ino))
                 }
                 Err(error) if error.kind == ErrorKind::NotFound => {
-                    self.confirm(ino).await;
+                    interruptible(self.confirm(ino)).await?;
                     Err(Error::NotFound)
                 }
                 Err(error) => Err(error.into()),

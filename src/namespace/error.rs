@@ -36,6 +36,9 @@ pub enum Error {
     /// Not in this part of the tree (the synthetic root of several mappings).
     #[error("read-only directory")]
     ReadOnly,
+    /// Whoever asked is gone, and the store has not answered.
+    #[error(transparent)]
+    Interrupted(#[from] crate::task::Interrupted),
     /// The store is offline and the answer is not known here.
     #[error("{0} is offline")]
     Offline(String),

@@ -8,6 +8,7 @@ use futures::stream::{self, StreamExt};
 
 use crate::journal::{AttributeRow, Durability};
 use crate::store::{ErrorKind, HeadOptions, ListOptions, ObjectMeta};
+use crate::task::interruptible;
 use crate::types::{Ino, Key};
 
 use super::error::{Error, Result};
@@ -50,7 +51,7 @@ impl Namespace {
             return Ok(answer);
         }
         if self.online(parent)? {
-            match self.ask(parent, name, need).await {
+            match interruptible(self.ask(parent, name, need)).await? {
                 // The network has just gone: what was known goes on being believed (P7).
                 Err(Error::Store(error)) if error.is_offline() => {}
                 other => other?,
@@ -145,7 +146,7 @@ impl Namespace {
         if !online {
             return Err(Error::Offline(self.read(|tree| self.mapping_name(tree, dir))));
         }
-        match self.list_dir(dir, false).await {
+        match interruptible(self.list_dir(dir, false)).await? {
             // Old entries beat no entries when the network has just gone.
             Err(Error::Store(error)) if error.is_offline() && listed => Ok(()),
             other => other.map(|_| ()),
@@ -233,6 +234,7 @@ impl Namespace {
         commit.in_background();
         let Some((replaced, doubts)) = merged else { return Ok(None) };
         self.announce(replaced);
+        let mut doubtful = Doubtful { namespace: self, dir, settled: false };
         stream::iter(doubts.missing).for_each_concurrent(HEADS, |ino| self.confirm(ino)).await;
         stream::iter(doubts.risen)
             // Of a name that is not its key's only a listing tells, and the next one will.
@@ -243,6 +245,7 @@ impl Namespace {
                 }
             })
             .await;
+        doubtful.settled = true;
         Ok(Some(true))
     }
 
@@ -425,6 +428,22 @@ impl Namespace {
         commit.in_background();
         self.announce(replaced);
         self.probe_sources(parent, name, &mapping, moment).await
+    }
+}
+
+/// A listing was taken over, but not yet looked at closely. If whoever waits for it goes meanwhile, it counts
+/// for nobody: the next look lists again.
+struct Doubtful<'a> {
+    namespace: &'a Namespace,
+    dir: Ino,
+    settled: bool,
+}
+
+impl Drop for Doubtful<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.namespace.expire(self.dir);
+        }
     }
 }
 

@@ -9,12 +9,16 @@
 //! 1. The first failure is kept; later ones are only logged.
 //! 2. A [`Shutdown`] that was triggered stays so: whoever asks later learns it at once.
 //! 3. Ending is asked for, never forced: a worker that is told to stop finishes its step.
+//! 4. Only a wait that says so by [`interruptible`] ends with the caller that it is made for; everything
+//!    else is done to its end.
 
 mod guardian;
+mod interrupt;
 mod outcome;
 mod shutdown;
 
 pub use guardian::Guardian;
+pub use interrupt::{Interrupt, Interrupted, interruptible};
 pub use outcome::Outcome;
 pub use shutdown::Shutdown;
 

@@ -6,6 +6,7 @@ use crate::cache::{mark, same_mark};
 use crate::disk;
 use crate::journal::{Content, Durability, Mark};
 use crate::namespace::Inode;
+use crate::task::interruptible;
 use crate::types::{FileKind, Ino, TimeNs};
 
 use super::Vfs;
@@ -68,7 +69,7 @@ impl Vfs {
             current if current == ino => ino,
             _ => return Err(Error::Stale),
         };
-        let mut state = self.inner.locks.lock(ino).await;
+        let mut state = interruptible(self.inner.locks.lock(ino)).await?;
         let changed = self.setattr_locked(ino, change, caller, &mut state).await;
         self.inner.locks.release(ino, state);
         changed?;

@@ -42,7 +42,7 @@ impl Vfs {
         let marked = flushed?;
         let remote = self.inner.options.close == ClosePolicy::Remote && self.is_close_of(handle.opener, pid);
         // RELEASE waits for the answer: only then may the mark be doubted.
-        let pushed = if remote { self.push(ino, Why::Close).await } else { Ok(()) };
+        let pushed = if remote { self.push_for_caller(ino, Why::Close).await } else { Ok(()) };
         if let Some(marked) = marked {
             self.doubt_later(ino, marked);
         }

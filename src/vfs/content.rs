@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use crate::cache::{Tag, TagState};
+use crate::cache::{Cache, Tag, TagState};
 use crate::checksum::Crc64Hasher;
 use crate::download;
 use crate::journal::{Content, Durability, Remote};
@@ -51,7 +51,16 @@ impl Vfs {
         })
     }
 
-    async fn fetch(&self, ino: Ino) -> Result<()> {
+    /// What is small is here before its inode is locked: others who want it wait for the same fetch, and not
+    /// for whoever came first.
+    pub(super) async fn bring(&self, ino: Ino) -> Result<()> {
+        let most = self.inner.options.whole_below;
+        let missing = self.with_inode(ino, |inode| inode.row.content == Content::Absent && inode.row.size <= most)?;
+        if missing { self.fetch(ino).await } else { Ok(()) }
+    }
+
+    /// As [`Vfs::fetch`], once. May be dropped at any time.
+    pub(super) async fn fetch_whole(&self, ino: Ino) -> Result<()> {
         let (mapping, remote) = self.remote(ino)?;
         if mapping.is_offline() {
             return Err(Error::Offline);
@@ -59,16 +68,16 @@ impl Vfs {
         self.make_room(remote.size).await?;
         let cache = &self.inner.cache;
         let (backing, file) = cache.create_clean(remote.size)?;
+        let unowned = Unowned { cache, backing: Some(backing) };
         let file = Arc::new(file);
         let fetched = self.inner.downloader.fetch(&mapping.store, &remote, &file).await;
         drop(file);
         match fetched {
-            Ok(fetched) => self.adopt(ino, backing, Some(fetched.crc64)).await,
-            Err(error) => {
-                // No row names it: nothing has to be on disk before it goes.
-                cache.discard(backing);
-                Err(self.download_error(ino, error))
+            Ok(fetched) => {
+                unowned.keep();
+                self.adopt(ino, backing, Some(fetched.crc64)).await
             }
+            Err(error) => Err(self.download_error(ino, error)),
         }
     }
 
@@ -221,6 +230,26 @@ impl Vfs {
                 tracing::error!(path, error = %other, "not readable now");
                 Error::Io(std::io::Error::other(other.to_string()))
             }
+        }
+    }
+}
+
+/// A backing file that no row names: nothing has to be on disk before it goes (J2), and it goes unless kept.
+struct Unowned<'a> {
+    cache: &'a Cache,
+    backing: Option<BackingNo>,
+}
+
+impl Unowned<'_> {
+    fn keep(mut self) {
+        self.backing = None;
+    }
+}
+
+impl Drop for Unowned<'_> {
+    fn drop(&mut self) {
+        if let Some(backing) = self.backing {
+            self.cache.discard(backing);
         }
     }
 }

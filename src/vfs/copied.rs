@@ -19,6 +19,7 @@ use crate::download::{Fill, Kept};
 use crate::journal::{Content, Durability, Hold, PartialRow, Remote};
 use crate::namespace::Tree;
 use crate::store::{HeadOptions, ObjectMeta};
+use crate::task::interruptible;
 use crate::types::{BackingNo, Ino};
 
 use super::error::{Error, Result};
@@ -62,7 +63,7 @@ impl Vfs {
         };
         // What is believed of it may be old; reading would tell.
         let mapping = self.mapping(from.ino)?;
-        let found = mapping.store.head(&origin.key, HeadOptions::default()).await;
+        let found = interruptible(mapping.store.head(&origin.key, HeadOptions::default())).await?;
         mapping.observe(&found);
         let same = |found: &ObjectMeta| found.etag == origin.etag && found.size == origin.size;
         if !found.is_ok_and(|found| same(&found) && !is_archived(&found)) {
@@ -184,7 +185,7 @@ impl Vfs {
 
     /// What serves an open file whose object has moved: the same bytes under another key or ETag (R6).
     pub(super) async fn follow(&self, ino: Ino, fill: &Fill) -> Result<Option<Fill>> {
-        let mut state = self.inner.locks.lock(ino).await;
+        let mut state = interruptible(self.inner.locks.lock(ino)).await?;
         let followed = self.follow_locked(ino, fill, &mut state).await;
         let now = state.fill.as_ref().map(|(now, _)| now.clone());
         self.inner.locks.release(ino, state);

@@ -3,6 +3,7 @@
 
 use crate::disk;
 use crate::journal::Content;
+use crate::task::interruptible;
 use crate::types::Ino;
 
 use super::Vfs;
@@ -26,7 +27,7 @@ impl Vfs {
             return Err(Error::BadHandle);
         }
         if let Source::Fill(fill) = &source.source {
-            let mut state = self.inner.locks.lock(to.ino).await;
+            let mut state = interruptible(self.inner.locks.lock(to.ino)).await?;
             let copied = self.copy_by_store(from, to, length, fill, &mut state).await;
             self.inner.locks.release(to.ino, state);
             return copied;
@@ -39,7 +40,7 @@ impl Vfs {
         if from.ino == to.ino && from.offset < to_end && to.offset < from_end {
             return Err(Error::Invalid);
         }
-        let state = self.inner.locks.lock(to.ino).await;
+        let state = interruptible(self.inner.locks.lock(to.ino)).await?;
         let copied = if state.fill.is_some() {
             // By write requests, which mark what they write (C7).
             Err(Error::NotSupported)

@@ -60,6 +60,12 @@ pub enum Error {
     /// SEEK_DATA or SEEK_HOLE beyond the end.
     #[error("no such offset")]
     NoOffset,
+    /// The caller is gone, and the store has not answered.
+    #[error(transparent)]
+    Interrupted(#[from] crate::task::Interrupted),
+    /// What somebody else's call has met that this one waited for.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Error>),
     /// The mapping is offline and the answer is not known here.
     #[error("the store cannot be reached")]
     Offline,
@@ -89,6 +95,16 @@ pub enum Error {
     Corrupt,
 }
 
+impl Error {
+    /// The error itself, whoever met it first.
+    pub fn first(&self) -> &Error {
+        match self {
+            Error::Shared(error) => error.first(),
+            error => error,
+        }
+    }
+}
+
 impl From<crate::namespace::Error> for Error {
     fn from(error: crate::namespace::Error) -> Self {
         use crate::namespace::Error as Name;
@@ -103,6 +119,7 @@ impl From<crate::namespace::Error> for Error {
             Name::NameTooLong => Error::NameTooLong,
             Name::IllegalName => Error::IllegalName,
             Name::ReadOnly => Error::NotPermitted,
+            Name::Interrupted(interrupted) => Error::Interrupted(interrupted),
             Name::Offline(_) => Error::Offline,
             Name::Store(error) if error.is_offline() => Error::Offline,
             Name::Store(error) => Error::Store(error),

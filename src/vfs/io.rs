@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::disk;
 use crate::download;
 use crate::journal::{Content, Durability};
+use crate::task::interruptible;
 use crate::types::{BackingNo, Ino};
 use crate::upload::Scope;
 
@@ -50,7 +51,7 @@ impl Vfs {
             Source::File(file) if size as usize <= INLINE => Ok(read_at(&file, offset, size)?),
             Source::File(file) => off_thread(move || read_at(&file, offset, size)).await,
             Source::Fill(mut fill) => loop {
-                let error = match fill.read(offset, size).await {
+                let error = match interruptible(fill.read(offset, size)).await? {
                     Ok(bytes) => return Ok(bytes),
                     Err(error) => error,
                 };
@@ -122,18 +123,18 @@ impl Vfs {
         self.inner.namespace.barrier().await?;
         match self.inner.options.fsync {
             FsyncPolicy::Disk => Ok(()),
-            FsyncPolicy::Remote => self.push(ino, Why::Fsync).await,
+            FsyncPolicy::Remote => self.push_for_caller(ino, Why::Fsync).await,
         }
     }
 
     pub(super) async fn do_fsyncdir(&self, ino: Ino) -> Result<()> {
         if self.inner.options.fsync == FsyncPolicy::Remote {
-            self.await_releases(ino).await;
+            interruptible(self.await_releases(ino)).await?;
         }
         self.inner.namespace.barrier().await?;
         match self.inner.options.fsync {
             FsyncPolicy::Disk => Ok(()),
-            FsyncPolicy::Remote => Ok(self.inner.uploader.upload_now(Scope::Directory(ino)).await?),
+            FsyncPolicy::Remote => Ok(interruptible(self.inner.uploader.upload_now(Scope::Directory(ino))).await??),
         }
     }
 
@@ -142,7 +143,7 @@ impl Vfs {
         if !handle.write {
             return Err(Error::BadHandle);
         }
-        let mut state = self.inner.locks.lock(ino).await;
+        let mut state = interruptible(self.inner.locks.lock(ino)).await?;
         let done = if state.fill.is_some() {
             let end = offset.checked_add(length).ok_or(Error::TooLarge);
             match end {

@@ -25,7 +25,11 @@ impl InodeLocks {
             let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
             table.entry(ino).or_default().clone()
         };
-        slot.lock_owned().await
+        // Dropped after the wait: who goes before it is his turn leaves no slot behind.
+        let waited = Waited(self, ino);
+        let state = slot.lock_owned().await;
+        std::mem::forget(waited);
+        state
     }
 
     /// The state, if nobody has it locked. May be asked with other inodes locked: it never waits.
@@ -39,14 +43,27 @@ impl InodeLocks {
         let idle = state.is_idle();
         drop(state);
         if idle {
-            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-            // The table's is the only reference: nobody waits for it, and it is idle.
-            if table
-                .get(&ino)
-                .is_some_and(|slot| Arc::strong_count(slot) == 1 && slot.try_lock().is_ok_and(|state| state.is_idle()))
-            {
-                table.remove(&ino);
-            }
+            self.forget_idle(ino);
         }
+    }
+
+    fn forget_idle(&self, ino: Ino) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        // The table's is the only reference: nobody waits for it, and it is idle.
+        if table
+            .get(&ino)
+            .is_some_and(|slot| Arc::strong_count(slot) == 1 && slot.try_lock().is_ok_and(|state| state.is_idle()))
+        {
+            table.remove(&ino);
+        }
+    }
+}
+
+/// Waits for its turn; who got it has something to release.
+struct Waited<'a>(&'a InodeLocks, Ino);
+
+impl Drop for Waited<'_> {
+    fn drop(&mut self) {
+        self.0.forget_idle(self.1);
     }
 }

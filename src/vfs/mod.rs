@@ -12,6 +12,8 @@
 //!    server mode; backing ids come from read-only descriptors.
 //! 4. (J2) No backing file is cut or unlinked before the rows that allow it are on disk.
 //! 5. Nothing waits for an invalidation: they go through a channel to a thread of the fuse room.
+//! 6. A caller that is being killed ends waits for the store and for those who wait for it, by an error as
+//!    the store's own, and nothing else: what was begun here is done to its end.
 
 mod attrs;
 mod chase;
@@ -22,6 +24,7 @@ mod copy;
 mod dirs;
 mod error;
 mod exchange;
+mod fetches;
 mod filler;
 mod handles;
 mod held;
@@ -151,6 +154,7 @@ struct Inner {
     handles: handles::Handles,
     streams: handles::Streams,
     live: handles::Live,
+    fetches: fetches::Fetches,
     /// Set once at INIT; with why not, if not.
     passthrough: Mutex<(Option<Arc<dyn BackingRegistrar>>, String)>,
     invalidations: UnboundedSender<Invalidation>,
@@ -209,6 +213,7 @@ impl Vfs {
             handles: handles::Handles::default(),
             streams: handles::Streams::default(),
             live: handles::Live::default(),
+            fetches: fetches::Fetches::default(),
             passthrough: Mutex::new((None, "not mounted yet".to_owned())),
             invalidations,
             invalidated: Mutex::new(Some(invalidated)),

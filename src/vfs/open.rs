@@ -7,6 +7,7 @@ use crate::cache::{Tag, TagState, mark};
 use crate::disk;
 use crate::journal::{Content, Durability, Mark};
 use crate::namespace::{Inode, Lookup};
+use crate::task::interruptible;
 use crate::types::{Attrs, BackingNo, FileKind, Ino, TimeNs};
 
 use super::close::restore;
@@ -35,7 +36,10 @@ impl Vfs {
         if write {
             self.make_room(0).await?;
         }
-        let mut state = self.inner.locks.lock(ino).await;
+        if !(write && flags & libc::O_TRUNC != 0) {
+            self.bring(ino).await?;
+        }
+        let mut state = interruptible(self.inner.locks.lock(ino)).await?;
         let opened = self.open_locked(ino, flags, caller, &mut state).await;
         self.inner.locks.release(ino, state);
         opened

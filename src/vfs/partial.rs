@@ -25,6 +25,7 @@ use crate::disk;
 use crate::download::{Extents, Fill, Kept};
 use crate::journal::{Content, Durability, ExtentRow, Mark, Op, PartialRow, Remote};
 use crate::namespace::{Inode, Mapping};
+use crate::task::interruptible;
 use crate::types::{BackingNo, Ino, TimeNs};
 
 use super::Vfs;
@@ -157,7 +158,7 @@ impl Vfs {
     pub(super) async fn write_partly(&self, ino: Ino, offset: u64, data: Bytes) -> Result<Option<u32>> {
         let length = u32::try_from(data.len()).map_err(|_| Error::Invalid)?;
         let end = offset.checked_add(u64::from(length)).ok_or(Error::TooLarge)?;
-        let mut state = self.inner.locks.lock(ino).await;
+        let mut state = interruptible(self.inner.locks.lock(ino)).await?;
         let written = if state.fill.is_some() {
             self.change_partly(ino, offset..end, &mut state, move |file| {
                 std::os::unix::fs::FileExt::write_all_at(file, &data, offset)

@@ -22,13 +22,14 @@ use std::fs::File;
 use std::io;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::cache::{mark, same_mark};
 use crate::disk;
 use crate::journal::{Content, Durability, Hold, Mark};
 use crate::namespace::Offered;
-use crate::task::Shutdown;
+use crate::task::{Shutdown, interruptible};
 use crate::types::{BackingNo, Ino};
 use crate::upload::{NotUploaded, Scope};
 
@@ -113,6 +114,19 @@ impl Vfs {
         let pushed = self.push_in_turn(ino, why).await;
         self.inner.turns.release(ino, turn);
         pushed
+    }
+
+    /// As [`Vfs::push`], for a program. If that is killed it waits no more, and its version goes up all the
+    /// same: what a push has begun, only its end puts in order.
+    pub(super) async fn push_for_caller(&self, ino: Ino, why: Why) -> Result<()> {
+        let (tell, told) = oneshot::channel();
+        let vfs = self.clone();
+        self.inner.guardian.spawn("push", async move {
+            // Nobody listens to it if its program was killed.
+            let _gone = tell.send(vfs.push(ino, why).await);
+        });
+        let told = interruptible(told).await?;
+        told.unwrap_or_else(|_| Err(Error::Io(io::Error::other("the upload of the open file has failed"))))
     }
 
     async fn push_in_turn(&self, ino: Ino, why: Why) -> Result<()> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::cache;
 use crate::journal::{Content, Durability};
+use crate::task::interruptible;
 use crate::types::{BackingNo, Ino};
 
 use super::Vfs;
@@ -38,7 +39,7 @@ impl Vfs {
                 return Err(Error::NoSpace);
             }
             self.inner.uploader.hurry();
-            tokio::time::sleep(LOOK).await;
+            interruptible(tokio::time::sleep(LOOK)).await?;
             self.evict(bytes).await?;
         }
         Ok(())

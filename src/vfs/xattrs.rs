@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::journal::Durability;
 use crate::namespace::{Xattrs, xattr_room};
 use crate::store::{ErrorKind, HeadOptions};
+use crate::task::interruptible;
 use crate::types::{FileKind, Ino};
 
 use super::Vfs;
@@ -119,7 +120,7 @@ impl Vfs {
         if mapping.is_offline() {
             return Err(Error::Offline);
         }
-        let head = mapping.store.head(&key, HeadOptions::default()).await;
+        let head = interruptible(mapping.store.head(&key, HeadOptions::default())).await?;
         mapping.observe(&head);
         match head {
             Ok(meta) => Ok(xattr_room(most, Some(&meta.headers))),

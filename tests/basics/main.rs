@@ -11,6 +11,7 @@ mod copies;
 mod exchange;
 mod handles;
 mod hosts;
+mod interrupts;
 mod kinds;
 mod names;
 mod odd_keys;

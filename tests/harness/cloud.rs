@@ -196,6 +196,18 @@ impl Cloud {
         self.emulator().add_fault(Fault { count, ..Fault::new(matching, action) });
     }
 
+    /// The bucket answers nothing from now on, until [`Emulator::clear_faults`]: longer than any test takes.
+    pub fn hang(&self) {
+        let matching = Match { bucket: Some(BUCKET.to_owned()), ..Match::default() };
+        let count = u32::MAX;
+        self.emulator().add_fault(Fault { count, ..Fault::new(matching, Action::Delay(600_000)) });
+    }
+
+    /// Requests that hang, or did.
+    pub fn hung(&self) -> u32 {
+        self.emulator().faults().iter().map(|fault| u32::MAX - fault.count).sum()
+    }
+
     /// Every fault that was added has been met: a test of faults that none met shows nothing.
     #[track_caller]
     pub fn all_faults_met(&self) {
