@@ -190,13 +190,15 @@ fn nothing_is_lost_torn_duplicated_or_unannounced_by_random_kills() {
     let [run, start, drain, recovery] = tally.kills;
     println!(
         "{} rounds in {:.0?}: killed {run} times while running, {start} while starting, {drain} while draining, \
-         {recovery} while recovering; {} operations acknowledged, {} cut; {} objects compared at {} checkpoints",
+         {recovery} while recovering; {} operations acknowledged, {} cut; {} objects compared at {} checkpoints, of \
+         which the longest took {:.1?} to be reached",
         tally.rounds,
         started.elapsed(),
         tally.acknowledged,
         tally.cut,
         tally.objects,
-        tally.checkpoints
+        tally.checkpoints,
+        tally.slowest_wait
     );
     println!("{}", findings::Findings::default().sum());
     assert!(tally.acknowledged > 10 * tally.rounds, "the writers did next to nothing");
