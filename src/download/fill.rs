@@ -124,6 +124,13 @@ impl Fill {
         read.map_err(|source| Error::Io { key: inner.source.key().clone(), source })
     }
 
+    /// A read of these bytes waits for no store.
+    pub fn is_here(&self, offset: u64, size: u32) -> bool {
+        let inner = &self.handle.inner;
+        let end = offset.saturating_add(u64::from(size)).min(inner.written.length());
+        offset >= end || inner.missing(&inner.lock(), &(offset..end)).is_empty()
+    }
+
     /// Fetches the rest and compares the sum of all. When it returns `Ok`, the file is the object.
     ///
     /// # Errors

@@ -118,19 +118,29 @@ impl Mapping {
     /// Takes note of how a call on the store ended; says so once on each change.
     pub fn observe<T>(&self, result: &crate::store::Result<T>) {
         match result {
-            // It was on its way when the connection broke, and was not tried again: the look that
-            // settles it tells whether the store is there.
-            Err(error) if error.is_offline() && error.outcome() == Outcome::Unknown && error.attempts <= 1 => {}
-            Err(error) if error.is_offline() => {
-                if !self.offline.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(store = self.store.name(), %error, "mapping is offline");
-                }
-            }
-            Err(_) | Ok(_) => {
-                if self.offline.swap(false, Ordering::Relaxed) {
-                    tracing::info!(store = self.store.name(), "mapping is online again");
-                }
-            }
+            Ok(_) => self.answered(),
+            Err(error) => self.observe_failure(error),
+        }
+    }
+
+    /// The same of a call that failed.
+    pub fn observe_failure(&self, error: &crate::store::Error) {
+        if !error.is_offline() {
+            return self.answered();
+        }
+        // It was on its way when the connection broke, and was not tried again: the look that
+        // settles it tells whether the store is there.
+        if error.outcome() == Outcome::Unknown && error.attempts <= 1 {
+            return;
+        }
+        if !self.offline.swap(true, Ordering::Relaxed) {
+            tracing::warn!(store = self.store.name(), %error, "mapping is offline");
+        }
+    }
+
+    fn answered(&self) {
+        if self.offline.swap(false, Ordering::Relaxed) {
+            tracing::info!(store = self.store.name(), "mapping is online again");
         }
     }
 

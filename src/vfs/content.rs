@@ -218,6 +218,9 @@ impl Vfs {
             download::Error::Corrupt { .. } => Error::Corrupt,
             download::Error::Store(error) => {
                 tracing::warn!(path, %error, "not readable now");
+                if let Ok(mapping) = self.mapping(ino) {
+                    mapping.observe_failure(&error);
+                }
                 if error.is_offline() {
                     Error::Offline
                 } else if error.kind == crate::store::ErrorKind::Archived {

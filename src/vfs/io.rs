@@ -51,6 +51,9 @@ impl Vfs {
             Source::File(file) if size as usize <= INLINE => Ok(read_at(&file, offset, size)?),
             Source::File(file) => off_thread(move || read_at(&file, offset, size)).await,
             Source::Fill(mut fill) => loop {
+                if !fill.is_here(offset, size) && self.mapping(handle.ino)?.is_offline() {
+                    return Err(Error::Offline);
+                }
                 let error = match interruptible(fill.read(offset, size)).await? {
                     Ok(bytes) => return Ok(bytes),
                     Err(error) => error,

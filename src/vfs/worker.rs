@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cache::{mark, same_mark};
@@ -21,6 +22,8 @@ const SYNC_WITHIN: Duration = Duration::from_millis(500);
 const SPACE_LOOK: Duration = Duration::from_secs(1);
 /// How often an offline mapping is probed.
 const PROBE: Duration = Duration::from_secs(2);
+/// How long a probe may take: as long as connecting.
+const PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// Eviction begins above this share of the limit, in percent.
 const EVICT_ABOVE: u64 = 90;
 
@@ -137,12 +140,17 @@ impl Vfs {
             let offline = self.inner.namespace.read(|tree| {
                 tree.mappings().iter().filter(|mapping| mapping.is_offline()).cloned().collect::<Vec<_>>()
             });
-            for mapping in offline {
-                mapping.observe(&mapping.store.head_bucket().await);
+            let uploader = &self.inner.uploader;
+            // Side by side: one that stays silent must not keep the others offline.
+            join_all(offline.iter().map(|mapping| async move {
+                // A silent one is asked anew: the network may have come back while it kept its silence.
+                let Ok(answer) = tokio::time::timeout(PROBE_LIMIT, mapping.store.head_bucket()).await else { return };
+                mapping.observe(&answer);
                 if !mapping.is_offline() {
-                    self.inner.uploader.retry();
+                    uploader.retry();
                 }
-            }
+            }))
+            .await;
         }
     }
 }

@@ -4,6 +4,7 @@ mod conflicts;
 mod copies;
 mod moves;
 mod moving;
+mod offline;
 mod remote;
 mod removals;
 mod upload;

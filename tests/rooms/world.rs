@@ -15,7 +15,7 @@ use ferryfs::emulator::{Action, Emulator, Fault, Match};
 use ferryfs::journal::{Journal, TargetKind};
 use ferryfs::namespace::{Conflict, Defaults, Mapping, Namespace};
 use ferryfs::outbox::Outbox;
-use ferryfs::store::{Addressing, CosOptions, Credentials, ObjectStore, Terms, cos};
+use ferryfs::store::{Addressing, CosOptions, Credentials, ObjectStore, RetryOptions, Terms, cos};
 use ferryfs::task::{Guardian, Shutdown};
 use ferryfs::types::Ino;
 use ferryfs::upload::Uploader;
@@ -43,6 +43,11 @@ pub struct Options {
     pub move_quiet: Duration,
     pub conflict: Conflict,
     pub fsync: FsyncPolicy,
+    /// `cache.size`
+    pub limit: u64,
+    /// Of the store's client.
+    pub retry: RetryOptions,
+    pub request_timeout: Duration,
     /// Stands still until the test moves it: nothing that waits for a time happens by itself.
     pub clock: Option<ManualClock>,
 }
@@ -61,6 +66,9 @@ impl Default for Options {
             move_quiet: Duration::from_secs(60),
             conflict: Conflict::default(),
             fsync: FsyncPolicy::Disk,
+            limit: 1 << 30,
+            retry: RetryOptions::default(),
+            request_timeout: Duration::from_secs(60),
             clock: None,
         }
     }
@@ -115,6 +123,8 @@ impl World {
             CosOptions::new(BUCKET, "ap-guangzhou", Credentials::new("AKIDtest", "secret", None).into());
         cos_options.endpoint = Some(emulator.store_url());
         cos_options.addressing = Addressing::Path;
+        cos_options.retry = options.retry.clone();
+        cos_options.request_timeout = options.request_timeout;
         let store = cos(cos_options).unwrap();
         let rooms = Rooms::open(&options, &root, store.clone()).await;
         World { emulator, store, rooms, options, root }
@@ -206,7 +216,7 @@ impl Rooms {
         let names = ferryfs::namespace::Options { attr_ttl: options.attr_ttl };
         let (namespace, replaced) =
             Namespace::open(journal.clone(), clock.clone(), names, vec![Arc::new(mapping)], &snapshot).unwrap();
-        let space = ferryfs::cache::Options { state_dir, cache_dir: root.path().join("cache"), limit: 1 << 30 };
+        let space = ferryfs::cache::Options { state_dir, cache_dir: root.path().join("cache"), limit: options.limit };
         let cache = Cache::open(space, journal.clone()).unwrap();
         let boot_id = disk::boot_id().unwrap();
         let (of_namespace, of_cache, boot) = (namespace.clone(), cache.clone(), boot_id.clone());
