@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod copies;
+mod matrix;
 mod moves;
 mod moving;
 mod offline;

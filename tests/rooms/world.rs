@@ -12,16 +12,20 @@ use ferryfs::clock::{Clock, ManualClock, SystemClock};
 use ferryfs::disk;
 use ferryfs::download::Downloader;
 use ferryfs::emulator::{Action, Emulator, Fault, Match};
+use ferryfs::http::Client;
 use ferryfs::journal::{Journal, TargetKind};
 use ferryfs::namespace::{Conflict, Defaults, Mapping, Namespace};
-use ferryfs::outbox::Outbox;
+use ferryfs::oms::{Announcer, SyncTask, SyncUrl};
+use ferryfs::outbox::{Outbox, Target};
 use ferryfs::store::{Addressing, CosOptions, Credentials, ObjectStore, RetryOptions, Terms, cos};
 use ferryfs::task::{Guardian, Shutdown};
 use ferryfs::types::Ino;
 use ferryfs::upload::Uploader;
 use ferryfs::vfs::{Caller, ClosePolicy, FsyncPolicy, KilledWriter, Parts, Vfs};
+use secrecy::SecretString;
 
 pub const BUCKET: &str = "examplebucket-1250000000";
+pub const LOGS: &str = "logs-1250000000";
 pub const PREFIX: &str = "data/";
 pub const ROOT: Ino = Ino::ROOT;
 pub const CALLER: Caller = Caller { uid: 0, gid: 0, pid: 0 };
@@ -43,6 +47,8 @@ pub struct Options {
     pub move_quiet: Duration,
     pub conflict: Conflict,
     pub fsync: FsyncPolicy,
+    /// Everything is announced, and recorded in [`LOGS`].
+    pub sync: bool,
     /// `cache.size`
     pub limit: u64,
     /// Of the store's client.
@@ -66,6 +72,7 @@ impl Default for Options {
             move_quiet: Duration::from_secs(60),
             conflict: Conflict::default(),
             fsync: FsyncPolicy::Disk,
+            sync: false,
             limit: 1 << 30,
             retry: RetryOptions::default(),
             request_timeout: Duration::from_secs(60),
@@ -80,9 +87,30 @@ pub struct Rooms {
     pub namespace: Namespace,
     pub uploader: Uploader,
     pub journal: Journal,
+    pub outbox: Outbox,
     guardian: Guardian,
     ends: [Shutdown; 2],
-    worker: tokio::task::JoinHandle<()>,
+    workers: [tokio::task::JoinHandle<()>; 2],
+}
+
+/// The sync task and the log bucket.
+struct Announcing {
+    announcer: Arc<SyncTask>,
+    log: Arc<dyn ObjectStore>,
+    task: String,
+}
+
+impl Announcing {
+    fn target(&self, journal: &Journal) -> Target {
+        Target {
+            sync: journal.target(TargetKind::Sync, self.announcer.identity()).unwrap(),
+            record: Some(journal.target(TargetKind::Record, self.log.name()).unwrap()),
+            announcer: self.announcer.clone(),
+            record_store: Some(self.log.clone()),
+            record_prefix: String::new(),
+            task: self.task.clone(),
+        }
+    }
 }
 
 /// A bucket and a state directory, and the rooms over them.
@@ -90,6 +118,7 @@ pub struct World {
     pub emulator: Emulator,
     pub store: Arc<dyn ObjectStore>,
     pub rooms: Rooms,
+    announcing: Option<Announcing>,
     options: Options,
     root: tempfile::TempDir,
 }
@@ -108,9 +137,9 @@ impl World {
         let emulator = Emulator::start(ferryfs::emulator::Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             root: root.path().join("emulator"),
-            buckets: vec![BUCKET.to_owned()],
+            buckets: vec![BUCKET.to_owned(), LOGS.to_owned()],
             credentials: vec![("AKIDtest".to_owned(), "secret".to_owned())],
-            oms_credentials: None,
+            oms_credentials: Some(("ak".to_owned(), "sk".to_owned())),
             latency: options.latency,
             bandwidth: None,
         })
@@ -119,15 +148,26 @@ impl World {
         for (name, bytes) in objects {
             emulator.put_object(BUCKET, &format!("{PREFIX}{name}"), bytes).unwrap();
         }
-        let mut cos_options =
-            CosOptions::new(BUCKET, "ap-guangzhou", Credentials::new("AKIDtest", "secret", None).into());
-        cos_options.endpoint = Some(emulator.store_url());
-        cos_options.addressing = Addressing::Path;
-        cos_options.retry = options.retry.clone();
-        cos_options.request_timeout = options.request_timeout;
-        let store = cos(cos_options).unwrap();
-        let rooms = Rooms::open(&options, &root, store.clone()).await;
-        World { emulator, store, rooms, options, root }
+        let open = |bucket: &str| {
+            let mut cos_options =
+                CosOptions::new(bucket, "ap-guangzhou", Credentials::new("AKIDtest", "secret", None).into());
+            cos_options.endpoint = Some(emulator.store_url());
+            cos_options.addressing = Addressing::Path;
+            cos_options.retry = options.retry.clone();
+            cos_options.request_timeout = options.request_timeout;
+            cos(cos_options).unwrap()
+        };
+        let store = open(BUCKET);
+        let announcing = options.sync.then(|| {
+            let url: SyncUrl = emulator.oms_url().parse().unwrap();
+            let task = url.task().to_owned();
+            let oms_options = ferryfs::oms::Options::new(url, "ak".to_owned(), SecretString::from("sk"));
+            let client = Client::new(&ferryfs::http::Options::default()).unwrap();
+            let task_of = SyncTask::new(oms_options, client, Arc::new(SystemClock)).unwrap();
+            Announcing { announcer: Arc::new(task_of), log: open(LOGS), task }
+        });
+        let rooms = Rooms::open(&options, &root, store.clone(), announcing.as_ref()).await;
+        World { emulator, store, rooms, announcing, options, root }
     }
 
     /// Ends the rooms and opens them again from what is on the disk.
@@ -139,7 +179,7 @@ impl World {
     pub async fn restart_after(self, between: impl FnOnce(&std::path::Path)) -> World {
         self.rooms.close().await;
         between(self.root.path());
-        let rooms = Rooms::open(&self.options, &self.root, self.store.clone()).await;
+        let rooms = Rooms::open(&self.options, &self.root, self.store.clone(), self.announcing.as_ref()).await;
         World { rooms, ..self }
     }
 
@@ -200,7 +240,12 @@ impl World {
 }
 
 impl Rooms {
-    async fn open(options: &Options, root: &tempfile::TempDir, store: Arc<dyn ObjectStore>) -> Rooms {
+    async fn open(
+        options: &Options,
+        root: &tempfile::TempDir,
+        store: Arc<dyn ObjectStore>,
+        announcing: Option<&Announcing>,
+    ) -> Rooms {
         let clock: Arc<dyn Clock> = match &options.clock {
             Some(clock) => Arc::new(clock.clone()),
             None => Arc::new(SystemClock),
@@ -208,9 +253,11 @@ impl Rooms {
         let state_dir = root.path().join("state");
         let journal = Journal::open(&state_dir).unwrap();
         let target = journal.target(TargetKind::Mapping, "cos://examplebucket-1250000000/data/").unwrap();
+        let targets: Vec<Target> = announcing.iter().map(|announcing| announcing.target(&journal)).collect();
         let snapshot = journal.load().unwrap();
         let defaults = Defaults { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 };
-        let mut mapping = Mapping::new(target, String::new(), PREFIX.to_owned(), store, None, defaults);
+        let sync = targets.first().map(|target| target.sync);
+        let mut mapping = Mapping::new(target, String::new(), PREFIX.to_owned(), store, sync, defaults);
         mapping.terms = options.terms.clone();
         mapping.conflict = options.conflict;
         let names = ferryfs::namespace::Options { attr_ttl: options.attr_ttl };
@@ -222,8 +269,15 @@ impl Rooms {
         let (of_namespace, of_cache, boot) = (namespace.clone(), cache.clone(), boot_id.clone());
         tokio::task::spawn_blocking(move || Vfs::recover(&of_namespace, &of_cache, &boot)).await.unwrap().unwrap();
         let rows = (&snapshot.announcements[..], &snapshot.records[..]);
-        let outbox =
-            Outbox::open(journal.clone(), clock, ferryfs::outbox::Options::default(), Vec::new(), rows).unwrap();
+        let announce = ferryfs::outbox::Options {
+            requests_per_second: 1000,
+            first_backoff: Duration::from_millis(2),
+            max_backoff: Duration::from_millis(20),
+            first_probe: Duration::from_millis(5),
+            max_probe: Duration::from_millis(20),
+            ..ferryfs::outbox::Options::default()
+        };
+        let outbox = Outbox::open(journal.clone(), clock, announce, targets, rows).unwrap();
         let upload = ferryfs::upload::Options {
             delay: options.delay,
             multipart_above: options.multipart_above,
@@ -235,9 +289,11 @@ impl Rooms {
             mount_uuid: journal.mount_uuid().to_owned(),
             ..ferryfs::upload::Options::default()
         };
-        let uploader = Uploader::open(namespace.clone(), cache.clone(), outbox, upload, &snapshot);
+        let uploader = Uploader::open(namespace.clone(), cache.clone(), outbox.clone(), upload, &snapshot);
         let (guardian, ends) = (Guardian::new(), [Shutdown::new(), Shutdown::new()]);
         let worker = guardian.spawn("uploader", uploader.clone().run(ends[0].clone()));
+        let (announcer, end) = (outbox.clone(), ends[1].clone());
+        let sender = guardian.spawn("outbox", async move { announcer.run(async move { end.triggered().await }).await });
         let parts = Parts {
             namespace: namespace.clone(),
             replaced,
@@ -256,13 +312,15 @@ impl Rooms {
             boot_id,
         };
         let vfs = Vfs::start(parts, posix);
-        Rooms { vfs, namespace, uploader, journal, guardian, ends, worker }
+        Rooms { vfs, namespace, uploader, journal, outbox, guardian, ends, workers: [worker, sender] }
     }
 
     async fn close(self) {
         assert_eq!(self.guardian.reason(), None);
         self.ends.iter().for_each(Shutdown::trigger);
-        self.worker.await.unwrap();
+        for worker in self.workers {
+            worker.await.unwrap();
+        }
         let journal = self.journal;
         tokio::task::spawn_blocking(move || journal.close()).await.unwrap().unwrap();
     }
