@@ -11,6 +11,9 @@ pub(super) fn init(debug: bool) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(level)))
         .with_writer(std::io::stderr)
+        // It would tell of a log that cannot be written by a print to the same, which then panics: a full or
+        // failing disk must not end the daemon.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // systemd's journal has its own times; sd-daemon(3) says how to know that stderr leads there. An
     // error means that a subscriber is set already, which serves as well.
