@@ -22,6 +22,7 @@ mod lease;
 mod mounts;
 mod process;
 mod space;
+mod sparing;
 mod stat;
 mod unprivileged;
 mod xattr;
@@ -41,6 +42,7 @@ pub use process::{
     raise_nofile_limit, umask,
 };
 pub use space::{SpaceStat, is_in_memory, statvfs};
+pub use sparing::sparing;
 pub use stat::{FileStat, fstat, lstat};
 pub use unprivileged::UnprivilegedThread;
 pub use xattr::{XattrSource, get_xattr, remove_xattr, set_xattr};

@@ -2,11 +2,12 @@
 
 use std::any::Any;
 use std::io;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 use std::thread;
 
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 /// The fsuid of the thread: no user's (`nobody` is 65534), hence neither root nor the owner of a
 /// filesystem's reserve (ext4's `resuid`).
@@ -79,6 +80,36 @@ fn restrict() -> io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
+/// While it lives, the thread that made it has no right to the reserve; then it has what it had before.
+pub(super) struct Spared {
+    before: CapabilitySets,
+    /// It belongs to the thread.
+    _thread: PhantomData<*const ()>,
+}
+
+impl Spared {
+    /// `None` where credentials cannot be changed (not root): there is no right to give up.
+    pub(super) fn begin() -> Option<Spared> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let before = capabilities(None).ok()?;
+        let spared = Spared { before, _thread: PhantomData };
+        // Half done counts as done: the drop takes back either half.
+        restrict().is_ok().then_some(spared)
+    }
+}
+
+impl Drop for Spared {
+    fn drop(&mut self) {
+        // IMPORTANT: the fsuid first, which itself gives capabilities back; the set as it was is right
+        // whatever it gave.
+        if let Err(error) = set_fsuid(0).and_then(|()| Ok(set_capabilities(None, self.before)?)) {
+            tracing::error!(%error, "a thread could not take its rights back");
+        }
+    }
+}
+
 fn set_fsuid(uid: libc::uid_t) -> io::Result<()> {
     #[expect(unsafe_code, reason = "no safe wrapper offers setfsuid")]
     // SAFETY: takes and returns integers; glibc and musl apply it to the calling thread alone.
@@ -116,6 +147,20 @@ mod tests {
         } else {
             assert!(!own.contains(CapabilitySet::SETUID), "root must be restricted");
         }
+    }
+
+    #[test]
+    fn rights_come_back() {
+        let before = (status("Uid:"), status("CapEff:"));
+        match Spared::begin() {
+            Some(spared) => {
+                assert!(status("Uid:").ends_with("\t65533"));
+                assert!(!capabilities(None).unwrap().effective.contains(CapabilitySet::SYS_RESOURCE));
+                drop(spared);
+            }
+            None => assert!(!rustix::process::geteuid().is_root(), "root has a right to give up"),
+        }
+        assert_eq!((status("Uid:"), status("CapEff:")), before);
     }
 
     #[test]

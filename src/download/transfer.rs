@@ -13,6 +13,7 @@ use futures::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::checksum::Crc64Hasher;
+use crate::disk;
 use crate::download::Options;
 use crate::download::error::{Error, Result};
 use crate::download::written::Written;
@@ -38,10 +39,10 @@ pub(super) struct Target {
 
 impl Target {
     fn write(&self, chunk: &[u8], at: u64) -> io::Result<()> {
-        match &self.written {
+        disk::sparing(&self.file, chunk.len() as u64, || match &self.written {
             Some(written) => written.write_base(&self.file, chunk, at),
             None => self.file.write_all_at(chunk, at),
-        }
+        })
     }
 }
 

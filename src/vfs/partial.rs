@@ -161,7 +161,7 @@ impl Vfs {
         let mut state = interruptible(self.inner.locks.lock(ino)).await?;
         let written = if state.fill.is_some() {
             self.change_partly(ino, offset..end, &mut state, move |file| {
-                std::os::unix::fs::FileExt::write_all_at(file, &data, offset)
+                disk::sparing(file, u64::from(length), || std::os::unix::fs::FileExt::write_all_at(file, &data, offset))
             })
             .await
             .map(|()| Some(length))
@@ -181,7 +181,8 @@ impl Vfs {
         state: &mut Locked,
     ) -> Result<()> {
         let (offset, length) = (range.start, range.end - range.start);
-        let allocate = move |file: &std::fs::File| disk::fallocate(file, mode, offset, length);
+        let allocate =
+            move |file: &std::fs::File| disk::sparing(file, length, || disk::fallocate(file, mode, offset, length));
         let fill = self.begin_partly(ino, state).await?;
         // What is below the end and only kept stays as it is.
         let keeps = mode & libc::FALLOC_FL_KEEP_SIZE != 0;

@@ -303,16 +303,17 @@ impl Vfs {
     async fn copy_of(&self, backing: BackingNo, how: How) -> Result<Option<(BackingNo, Mark)>> {
         let from = self.inner.cache.open_read(backing)?;
         // Without a tag: should the journal be lost, nothing may take it for the file (J5).
-        let (copy, to) = self.inner.cache.create_clean(disk::fstat(&from)?.size)?;
+        let size = disk::fstat(&from)?.size;
+        let (copy, to) = self.inner.cache.create_clean(size)?;
         let copied = blocking(move || {
-            let copied = match how {
-                How::Chased => chase(&from, &to)?,
+            let copied = disk::sparing(&to, size, || match how {
+                How::Chased => chase(&from, &to),
                 How::AsItIs | How::Quiet => match disk::copy_contents(&from, &to) {
                     // Cut while it was copied.
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
-                    copied => copied.map(|_| true)?,
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+                    copied => copied.map(|_| true),
                 },
-            };
+            })?;
             copied.then(|| mark(&to)).transpose()
         });
         let copied = copied.await;
