@@ -229,7 +229,11 @@ impl Vfs {
                     Error::Store(*error)
                 }
             }
-            other => {
+            download::Error::Io { source, .. } => {
+                tracing::error!(path, error = %source, "there is no file to read it into");
+                Error::Io(source)
+            }
+            other @ download::Error::Cancelled(_) => {
                 tracing::error!(path, error = %other, "not readable now");
                 Error::Io(std::io::Error::other(other.to_string()))
             }
