@@ -193,6 +193,9 @@ async fn until_stopped(
 ) -> Result<(), Error> {
     let rooms = daemon.rooms();
     loop {
+        // J3: with a failed journal the mount stays, for reading. Were it taken away, programs would write
+        // below it, unseen. The workers that end with the journal are no failures of their own.
+        let whole = rooms.journal.failure().is_none();
         tokio::select! {
             told = signals.next() => match told {
                 Told::Stop => break,
@@ -207,13 +210,23 @@ async fn until_stopped(
                 tracing::info!("unmounted: uploading what is left");
                 return drain(daemon, mounted, stop, notify, signals, false).await;
             }
-            reason = rooms.guardian.poisoned() => return give_up(mounted, reason),
-            reason = rooms.journal.failed() => return give_up(mounted, reason),
+            reason = rooms.guardian.poisoned(), if whole => {
+                match rooms.journal.failure() {
+                    None => return give_up(mounted, reason),
+                    Some(reason) => only_reading(notify, &reason),
+                }
+            }
+            reason = rooms.journal.failed(), if whole => only_reading(notify, &reason),
         }
     }
     tracing::info!("told to stop: uploading what is left");
     drain(daemon, mounted, stop, notify, signals, true).await?;
     unmount(mounted).await
+}
+
+fn only_reading(notify: &Notify, reason: &str) {
+    tracing::error!(reason, "the mount is for reading only: every change fails with EIO, nothing is uploaded");
+    notify.failed(reason);
 }
 
 fn reload(daemon: &Daemon, notify: &Notify) {

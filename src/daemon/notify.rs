@@ -41,6 +41,12 @@ impl Notify {
         self.tell(&[NotifyState::Ready, NotifyState::Status(&text)]);
     }
 
+    /// What no longer works, and why.
+    pub(super) fn failed(&self, why: &str) {
+        let text = format!("read-only, the journal has failed: {}", why.replace('\n', " "));
+        self.tell(&[NotifyState::Status(&text)]);
+    }
+
     pub(super) fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.tell(&[NotifyState::Reloading, now]),
