@@ -25,12 +25,13 @@ mod tag;
 
 pub use error::{Error, Result};
 pub use mark::{mark, same_mark};
-pub use space::Usage;
+pub use space::{Shortage, Usage};
 pub use survey::{Found, highest_dirty, place_dirty, put_away, survey};
 pub use tag::{PARTLY_RANGES, Partly, Tag, TagState, Tagged};
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -185,12 +186,18 @@ impl Cache {
     }
 
     /// The content now equals the bucket's: moves it under the cache directory, where it may be
-    /// evicted.
+    /// evicted. On a disk that has no room for the name it stays where it is, and is found there: a full disk
+    /// is when it must be known to be evictable.
     ///
     /// # Errors
-    /// The disk's. The file then stays where it is, and is found there.
+    /// The disk's, other than that. The file then stays where it is, too.
     pub fn to_clean(&self, no: BackingNo, bytes: u64) -> Result<()> {
-        self.inner.layout.transfer(no, Place::Dirty, Place::Clean)?;
+        match self.inner.layout.transfer(no, Place::Dirty, Place::Clean) {
+            Err(error) if matches!(disk::errno(&error), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                tracing::debug!(%error, number = no.0, "a clean backing file stays with the dirty ones");
+            }
+            moved => moved?,
+        }
         self.space().tell(no, bytes, true);
         Ok(())
     }
@@ -235,7 +242,7 @@ impl Cache {
         let old = self.open_read(no)?;
         let stat = disk::fstat(&old)?;
         let (new, file) = self.create_dirty(tag)?;
-        disk::copy_contents(&old, &file)?;
+        disk::sparing(&file, stat.size, || disk::copy_contents(&old, &file))?;
         disk::set_times(&file, stat.atime, stat.mtime)?;
         disk::sync_data(&file)?;
         self.space().tell(new, stat.size, false);
@@ -245,6 +252,11 @@ impl Cache {
     /// Takes note of a file's size; `evictable`: it equals the bucket's version.
     pub fn tell(&self, no: BackingNo, bytes: u64, evictable: bool) {
         self.space().tell(no, bytes, evictable);
+    }
+
+    /// A file that programs write to has at least so many bytes by now.
+    pub fn grown(&self, no: BackingNo, bytes: u64) {
+        self.space().grown(no, bytes);
     }
 
     /// The file was used.
@@ -257,10 +269,25 @@ impl Cache {
         self.space().usage()
     }
 
+    /// A range of a file is to be written; what that adds is counted at once if it fits below the limit.
+    ///
+    /// # Errors
+    /// How many bytes more that would be, if they do not fit.
+    pub fn grow(&self, no: BackingNo, range: &Range<u64>) -> std::result::Result<(), u64> {
+        self.space().grow(no, range)
+    }
+
     /// The least recently used clean files that make room so that `wanted` more bytes fit below
-    /// 90 % of the limit.
+    /// 90 % of the limit, and on the disk with something to spare.
     pub fn victims(&self, wanted: u64) -> Vec<BackingNo> {
-        self.space().victims(wanted)
+        let short = self.shortage(wanted);
+        self.space().victims(wanted, short)
+    }
+
+    /// What the disk lacks for `wanted` more bytes and something to spare. A disk that does not tell lacks
+    /// nothing: the write will say so.
+    pub fn shortage(&self, wanted: u64) -> Shortage {
+        self.disk_space().map_or(Shortage::default(), |disk| Shortage::of(&disk, wanted))
     }
 
     /// Removes files that no row knows and that were made before this start (J6). Returns how many.

@@ -59,6 +59,17 @@ fn findings(status: &Status, odd: &OddKeyList, updatedb: Option<&str>) -> Vec<Fi
             "see to the disk, mount again",
         );
     }
+    if status.cache.disk_full {
+        let remedy = "make room on it; what was held meanwhile is written anew, or see `ferryfs recover`";
+        add(true, "the disk of the cache is full: programs get ENOSPC".to_owned(), remedy);
+    }
+    if status.cache.disk_inodes == Some(0) {
+        add(true, "the disk of the cache has no free inode: no file can be made".to_owned(), "make room on it");
+    }
+    if status.cache.tight {
+        let remedy = "it ends by itself when uploads go on; a larger cache.size takes longer to fill";
+        add(false, "the cache is tight: new writers go at the speed of the uploads".to_owned(), remedy);
+    }
     for mapping in &status.mappings {
         if !mapping.online {
             let why = mapping.error.as_deref().unwrap_or("no answer");

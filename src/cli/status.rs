@@ -24,7 +24,13 @@ fn text(status: &Status) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
     if let Some(failure) = &status.journal_failure {
-        row("JOURNAL", format!("failed, the mount takes no more changes: {}", shown(failure)));
+        row(
+            "JOURNAL",
+            format!(
+                "failed, the mount takes no more changes: {}; see to the disk, then unmount and mount again",
+                shown(failure)
+            ),
+        );
     }
     for mapping in &status.mappings {
         let state = match (&mapping.error, mapping.online) {
@@ -94,6 +100,33 @@ fn text(status: &Status) -> String {
             count(status.cache.files, "file", "files")
         ),
     );
+    let cache = &status.cache;
+    if cache.tight || cache.waiting > 0 {
+        row(
+            "TIGHT",
+            format!(
+                "{} cannot be let go yet; new writers go at the speed of the uploads, {} for room",
+                ByteSize(cache.pinned_bytes),
+                count(cache.waiting, "call waits", "calls wait")
+            ),
+        );
+    }
+    if cache.disk_full {
+        row(
+            "DISK",
+            format!(
+                "full, {} free: what is written now is held; make room on it",
+                ByteSize(cache.disk_available_bytes)
+            ),
+        );
+    }
+    if cache.disk_inodes == Some(0) {
+        row("DISK", "no inode is free: nothing new can be written; make room on it".to_owned());
+    }
+    if cache.refused > 0 {
+        let refused = count(cache.refused, "call was", "calls were");
+        row("", format!("{refused} refused with ENOSPC since the start: cache.size is too small for what is written"));
+    }
     let how = if status.passthrough.enabled { "on" } else { "off" };
     let why = shown(&status.passthrough.why);
     row("passthrough", if why.is_empty() { how.to_owned() } else { format!("{how}: {why}") });
@@ -122,7 +155,7 @@ fn text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{InFlight, MappingStatus, MoveStatus, SyncStatus};
+    use crate::control::{CacheStatus, InFlight, MappingStatus, MoveStatus, SyncStatus};
 
     #[test]
     fn troubles_are_shown() {
@@ -153,6 +186,15 @@ mod tests {
                 ..Default::default()
             }],
             announcements_failed: 2,
+            cache: CacheStatus {
+                pinned_bytes: 4096,
+                tight: true,
+                waiting: 2,
+                refused: 1,
+                disk_full: true,
+                disk_inodes: Some(0),
+                ..Default::default()
+            },
             journal_failure: Some("disk full".into()),
             ..Default::default()
         };
@@ -165,6 +207,10 @@ mod tests {
             "25% of 4 B  /big",
             "TORN         /report: its writer was killed",
             "/new from data/old/: 3 done, 2 left, more may be found",
+            "4 KiB cannot be let go yet; new writers go at the speed of the uploads, 2 calls wait for room",
+            "full, 0 B free: what is written now is held",
+            "no inode is free",
+            "1 call was refused with ENOSPC",
             "2 announcements: see `ferryfs outbox list`",
             "takes no more changes: disk full",
         ] {

@@ -22,6 +22,11 @@ pub(super) fn render(status: &Status) -> String {
         ("cache_used_bytes", status.cache.used_bytes),
         ("cache_limit_bytes", status.cache.limit_bytes),
         ("cache_files", status.cache.files),
+        ("cache_pinned_bytes", status.cache.pinned_bytes),
+        ("cache_tight", u64::from(status.cache.tight)),
+        ("cache_waiting", status.cache.waiting),
+        ("disk_available_bytes", status.cache.disk_available_bytes),
+        ("disk_full", u64::from(status.cache.disk_full)),
         ("passthrough", u64::from(status.passthrough.enabled)),
         ("journal_failed", u64::from(status.journal_failure.is_some())),
         ("uptime_seconds", status.uptime_s),
@@ -41,6 +46,7 @@ pub(super) fn render(status: &Status) -> String {
         ("conflicts", counters.conflicts),
         ("marks_taken_back", counters.marks_taken_back),
         ("corrupt", counters.corrupt),
+        ("cache_refused", status.cache.refused),
     ];
     let mut text = String::new();
     for (name, value) in gauges {

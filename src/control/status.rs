@@ -160,6 +160,21 @@ pub struct CacheStatus {
     pub limit_bytes: u64,
     /// Files kept locally.
     pub files: u64,
+    /// Bytes of these that cannot be let go: not yet in the bucket, or in use.
+    pub pinned_bytes: u64,
+    /// These are more than 80 % of the limit: files that are opened for writing now are served by requests,
+    /// and their writes wait until uploads make room.
+    pub tight: bool,
+    /// Calls that wait for room now.
+    pub waiting: u64,
+    /// Calls that were refused with ENOSPC, since the daemon started, because the limit was reached.
+    pub refused: u64,
+    /// Bytes free on the disk, less what it reserves for root.
+    pub disk_available_bytes: u64,
+    /// So few that what is written now is held when it is closed.
+    pub disk_full: bool,
+    /// Inodes free on the disk, where it counts them.
+    pub disk_inodes: Option<u64>,
 }
 
 /// How programs' reads and writes are served.
@@ -326,7 +341,7 @@ pub struct HeldEntry {
     pub path: String,
     /// The path shows the held content; otherwise what the bucket has, or nothing.
     pub in_place: bool,
-    /// `crash`, `power`, `killed_writer`, `disk_full`, `incomplete`, `journal_lost`, or `undecided` without a daemon.
+    /// `crash`, `power`, `killed_writer`, `disk_full`, `disk_failed`, `incomplete`, `journal_lost`, or `undecided` without a daemon.
     pub why: String,
     /// The same in words.
     pub reason: String,

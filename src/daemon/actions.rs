@@ -202,7 +202,11 @@ impl Daemon {
     }
 
     async fn umount_now(&self, timeout: Duration) -> Result<Pending, ActionError> {
-        let drained = self.drain(timeout, &Notify::from_environment()).await;
+        // Without a journal nothing goes up.
+        let drained = match self.rooms.journal.failure() {
+            None => self.drain(timeout, &Notify::from_environment()).await,
+            Some(_) => Drained::TimedOut,
+        };
         let unmounted = {
             let mounted = self.mounted.clone();
             tokio::task::spawn_blocking(move || mounted.unmount(false)).await
@@ -235,6 +239,7 @@ impl Daemon {
         let uploads = self.rooms.uploader.status();
         let outbox = self.rooms.outbox.status();
         let usage = self.rooms.cache.usage();
+        let pressure = self.rooms.vfs.pressure();
         let (enabled, why) = self.rooms.vfs.passthrough();
         let torn: Vec<Problem> =
             self.rooms.vfs.torn().into_iter().map(|(path, hold)| Problem { path, reason: hold_text(hold) }).collect();
@@ -296,7 +301,18 @@ impl Daemon {
             held: Vec::new(),
             failed: failed.into_iter().take(MAX_LISTED).collect(),
             problems_left_out: u64::try_from(left_out).unwrap_or(u64::MAX),
-            cache: CacheStatus { used_bytes: usage.used, limit_bytes: usage.limit, files: usage.files },
+            cache: CacheStatus {
+                used_bytes: usage.used,
+                limit_bytes: usage.limit,
+                files: usage.files,
+                pinned_bytes: usage.pinned(),
+                tight: pressure.tight,
+                waiting: pressure.waiting,
+                refused: pressure.refused,
+                disk_available_bytes: pressure.disk_available,
+                disk_full: pressure.disk_full,
+                disk_inodes: pressure.disk_inodes,
+            },
             passthrough: PassthroughStatus { enabled, why },
             counters: Counters {
                 puts: uploads.counters.puts,

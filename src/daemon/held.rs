@@ -74,7 +74,8 @@ pub(super) fn reason(hold: Hold) -> &'static str {
         Hold::Crash => "torn: it was being written when the daemon ended",
         Hold::Power => "torn: the machine went down before its content was on the disk",
         Hold::KilledWriter => "held: its writer was killed in the middle",
-        Hold::DiskFull => "held: the disk was full while it was written",
+        Hold::DiskFull => "held: there was no room left, on the disk or in the cache, while it was written",
+        Hold::DiskFailed => "held: the disk failed to take what was written",
         Hold::Journal => "held: the journal was lost, and nothing proves that this is whole and the newest",
         Hold::Incomplete => {
             "held: parts of it were in the bucket only when another host replaced or removed the object"
@@ -89,6 +90,7 @@ pub(super) fn why(hold: Hold) -> &'static str {
         Hold::Power => "power",
         Hold::KilledWriter => "killed_writer",
         Hold::DiskFull => "disk_full",
+        Hold::DiskFailed => "disk_failed",
         Hold::Journal => "journal_lost",
         Hold::Incomplete => "incomplete",
     }

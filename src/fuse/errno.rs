@@ -54,7 +54,9 @@ pub(super) fn errno(error: &vfs::Error) -> Errno {
         Error::Io(error) => local_errno(error),
         // Written while the disk was full: what a write would have said had it been seen (C6).
         Error::Held(Hold::DiskFull) => Errno::ENOSPC,
-        Error::Held(Hold::Crash | Hold::Power | Hold::KilledWriter | Hold::Journal | Hold::Incomplete) => Errno::EIO,
+        Error::Held(
+            Hold::Crash | Hold::Power | Hold::KilledWriter | Hold::Journal | Hold::Incomplete | Hold::DiskFailed,
+        ) => Errno::EIO,
         Error::NotUploaded(NotUploaded::Changed) => Errno::EIO,
         Error::NotUploaded(NotUploaded::Failed(cause, _)) => not_uploaded_errno(cause),
         Error::Stale => Errno::ESTALE,

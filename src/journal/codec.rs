@@ -119,7 +119,7 @@ impl FromSql for FileKind {
 
 as_number!(TargetKind { Mapping = 1, Sync = 2, Record = 3 });
 as_number!(Content { Absent = 1, Clean = 2, Open = 3, Flushed = 4, Closed = 5, Torn = 6 });
-as_number!(Hold { Crash = 1, Power = 2, KilledWriter = 3, DiskFull = 4, Journal = 5, Incomplete = 6 });
+as_number!(Hold { Crash = 1, Power = 2, KilledWriter = 3, DiskFull = 4, Journal = 5, Incomplete = 6, DiskFailed = 7 });
 as_number!(AttemptKind { Put = 1, Multipart = 2, Copy = 3 });
 as_number!(AnnouncementState { Owed = 1, Failed = 2, GaveUp = 3 });
 as_number!(RecordOutcome { Success = 1, Failed = 2 });

@@ -52,13 +52,15 @@ pub enum Hold {
     Power,
     /// Its writer was killed by a signal (C6).
     KilledWriter,
-    /// The disk was full while it was being written (C6).
+    /// There was no room, on the disk or in the cache, while it was being written (C6).
     DiskFull,
     /// The journal was lost, and nothing else proves that it is whole and newer than the bucket's
     /// version (J5).
     Journal,
     /// Parts of it were never fetched, and the version that they belong to is gone (C7).
     Incomplete,
+    /// The disk refused to take what was written, or to bring it to where it lasts.
+    DiskFailed,
 }
 
 /// What a backing file looked like at a moment (C3).

@@ -35,6 +35,7 @@ impl Vfs {
         if !handle.write {
             return Ok(());
         }
+        self.may_change()?;
         let mut state = self.inner.locks.lock(ino).await;
         let flushed = self.flush_locked(ino, fh, pid, &mut state).await;
         state.flushed = self.inner.handles.are_flushed(ino).then(|| self.monotonic());
@@ -74,7 +75,15 @@ impl Vfs {
             return Ok(None);
         }
         let disk = self.inner.options.close == ClosePolicy::Disk;
-        let now = if disk { self.sync_backing(file, now).await? } else { now };
+        let now = match if disk { self.sync_backing(file, now).await } else { Ok(now) } {
+            Ok(now) => now,
+            Err(error) => {
+                // The kernel tells of that once: what is read of the file from now on may be anything.
+                session.hold = Some(Hold::DiskFailed);
+                self.take_mark_back(ino, session.hold).await?;
+                return Err(error);
+            }
+        };
         let durability = if disk { Durability::Disk } else { Durability::Buffered };
         let ((), commit) = self.inner.namespace.update(durability, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return };
@@ -230,7 +239,9 @@ impl Vfs {
         let version = session.version.filter(|version| !partial && version.exact && same_mark(&version.mark, &now));
         let session = settled_by_writes(session, state);
         let verdict = judge(&session, partial || !same_mark(&now, &session.base));
-        let full = verdict == Verdict::Closed && self.disk_is_full();
+        // As its last close found it, when there was room: nobody can have met a full disk since.
+        let closed_so = self.with_inode(ino, |inode| inode.row.mark)?.is_some_and(|marked| same_mark(&marked, &now));
+        let full = verdict == Verdict::Closed && !closed_so && self.disk_is_full();
         let verdict = if full { Verdict::Held(Hold::DiskFull) } else { verdict };
         let key = || self.inner.namespace.read(|tree| tree.held_key(ino));
         let tagged_as = key();

@@ -21,6 +21,7 @@ impl Vfs {
     /// # Errors
     /// [`Error::NotSupported`]: the kernel copies by reading and writing.
     pub async fn copy_file_range(&self, from: Place, to: Place, length: u64) -> Result<u32> {
+        self.may_change()?;
         let source = self.inner.handles.get(from.fh).ok_or(Error::BadHandle)?;
         let target = self.inner.handles.get(to.fh).ok_or(Error::BadHandle)?;
         if !target.write {
@@ -39,6 +40,12 @@ impl Vfs {
         };
         if from.ino == to.ino && from.offset < to_end && to.offset < from_end {
             return Err(Error::Invalid);
+        }
+        if !matches!(target.source, Source::Fill(_)) {
+            let (_, from_file) = self.inner.backing_file(from.ino)?;
+            let there = disk::fstat(&from_file)?.size.saturating_sub(from.offset).min(length);
+            let (backing, _) = self.inner.backing_file(to.ino)?;
+            self.make_room_to_grow(backing, to.offset..to.offset + there).await?;
         }
         let state = interruptible(self.inner.locks.lock(to.ino)).await?;
         let copied = if state.fill.is_some() {
@@ -61,7 +68,10 @@ impl Vfs {
         let (_, source) = self.inner.backing_file(from.ino)?;
         let (backing, _) = self.inner.backing_file(to.ino)?;
         let target = self.inner.cache.open_write(backing)?;
-        let copied = off_thread(move || disk::copy_range(&source, from.offset, &target, to.offset, length)).await;
+        let copied = off_thread(move || {
+            disk::sparing(&target, length, || disk::copy_range(&source, from.offset, &target, to.offset, length))
+        })
+        .await;
         self.note_size(to.ino, backing).await?;
         copied.map_err(|error| match error {
             // Two filesystems, or one that cannot: the kernel copies through its memory.

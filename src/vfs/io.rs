@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::disk;
 use crate::download;
-use crate::journal::{Content, Durability};
+use crate::journal::{Content, Durability, Hold};
 use crate::task::interruptible;
 use crate::types::{BackingNo, Ino};
 use crate::upload::Scope;
@@ -42,6 +42,25 @@ fn read_at(file: &File, offset: u64, size: u32) -> io::Result<Bytes> {
     }
     buffer.truncate(filled);
     Ok(Bytes::from(buffer))
+}
+
+async fn write_at(file: &Arc<File>, data: &Bytes, offset: u64) -> Result<()> {
+    let write =
+        move |file: &File, data: &[u8]| disk::sparing(file, data.len() as u64, || file.write_all_at(data, offset));
+    if data.len() <= INLINE {
+        return Ok(write(file, data)?);
+    }
+    let (file, data) = (file.clone(), data.clone());
+    off_thread(move || write(&file, &data)).await
+}
+
+/// There was no room, in the cache or on the disk.
+fn is_full(error: &Error) -> bool {
+    match error {
+        Error::NoSpace => true,
+        Error::Io(error) => matches!(disk::errno(error), Some(libc::ENOSPC | libc::EDQUOT)),
+        _ => false,
+    }
 }
 
 impl Vfs {
@@ -84,9 +103,22 @@ impl Vfs {
             let nobody = super::reply::Caller { uid: u32::MAX, gid: u32::MAX, pid: 0 };
             self.do_setattr(ino, SetAttr::default(), nobody).await?;
         }
+        let written = self.write_here(ino, fh, offset, data).await;
+        if let Err(error) = &written {
+            self.hold_failed(ino, error).await;
+        }
+        written
+    }
+
+    async fn write_here(&self, ino: Ino, fh: u64, offset: u64, data: Bytes) -> Result<u32> {
         let mut handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
         let sync = handle.sync && handle.direct;
-        while let Source::Fill(_) = handle.source {
+        let length = u32::try_from(data.len()).map_err(|_| Error::Invalid)?;
+        let end = offset.checked_add(u64::from(length)).ok_or(Error::TooLarge)?;
+        while let Source::Fill(fill) = &handle.source {
+            if end > fill.length() {
+                self.make_room((end - fill.length()).min(u64::from(length))).await?;
+            }
             if let Some(written) = self.write_partly(ino, offset, data.clone()).await? {
                 if sync {
                     self.do_fsync(ino).await?;
@@ -96,20 +128,20 @@ impl Vfs {
             // It has become whole meanwhile.
             handle = self.inner.handles.get(fh).ok_or(Error::BadHandle)?;
         }
+        let backing = self.with_inode(ino, |inode| inode.row.backing)?.ok_or(Error::NotFound)?;
         let file = match handle.source {
             Source::File(file) if handle.write => file,
             // A request after a mode was refused, or written back from a mapping through another
             // handle of the same inode.
-            Source::Kernel | Source::File(_) | Source::Fill(_) => {
-                let (backing, _) = self.inner.backing_file(ino)?;
-                Arc::new(self.inner.cache.open_write(backing)?)
-            }
+            Source::Kernel | Source::File(_) | Source::Fill(_) => Arc::new(self.inner.cache.open_write(backing)?),
         };
-        let length = u32::try_from(data.len()).map_err(|_| Error::Invalid)?;
-        if data.len() <= INLINE {
-            file.write_all_at(&data, offset)?;
-        } else {
-            off_thread(move || file.write_all_at(&data, offset)).await?;
+        self.make_room_to_grow(backing, offset..end).await?;
+        if let Err(error) = write_at(&file, &data, offset).await {
+            // What is cached must not keep programs from writing, however little the limit minds.
+            if !is_full(&error) || self.evict(u64::from(length)).await? == 0 {
+                return Err(error);
+            }
+            write_at(&file, &data, offset).await?;
         }
         if sync {
             self.do_fsync(ino).await?;
@@ -117,11 +149,29 @@ impl Vfs {
         Ok(length)
     }
 
+    /// C6: a write that failed, of which we know. What is closed after it is not what the program meant it
+    /// to be, whether it minds or not.
+    async fn hold_failed(&self, ino: Ino, error: &Error) {
+        let hold = match error {
+            error if is_full(error) => Hold::DiskFull,
+            Error::Io(error) if matches!(disk::errno(error), Some(libc::EIO | libc::EROFS)) => Hold::DiskFailed,
+            _ => return,
+        };
+        let mut state = self.inner.locks.lock(ino).await;
+        if let Some(session) = state.session.as_mut() {
+            session.hold = session.hold.or(Some(hold));
+        }
+        self.inner.locks.release(ino, state);
+    }
+
     pub(super) async fn do_fsync(&self, ino: Ino) -> Result<()> {
         // The name must be as durable as the content: one barrier carries every row so far.
         if self.with_inode(ino, |inode| inode.row.backing)?.is_some() {
             let (_, file) = self.inner.backing_file(ino)?;
-            off_thread(move || disk::sync_file(&file)).await?;
+            if let Err(error) = off_thread(move || disk::sync_file(&file)).await {
+                self.hold_failed(ino, &error).await;
+                return Err(error);
+            }
         }
         self.inner.namespace.barrier().await?;
         match self.inner.options.fsync {
@@ -146,6 +196,12 @@ impl Vfs {
         if !handle.write {
             return Err(Error::BadHandle);
         }
+        let grows = mode & (libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE) == 0;
+        if grows && !matches!(handle.source, Source::Fill(_)) {
+            let end = offset.checked_add(length).ok_or(Error::TooLarge)?;
+            let (backing, _) = self.inner.backing_file(ino)?;
+            self.make_room_to_grow(backing, offset..end).await?;
+        }
         let mut state = interruptible(self.inner.locks.lock(ino)).await?;
         let done = if state.fill.is_some() {
             let end = offset.checked_add(length).ok_or(Error::TooLarge);
@@ -167,7 +223,7 @@ impl Vfs {
             self.inner.namespace.barrier().await?;
         }
         let file = self.inner.cache.open_write(backing)?;
-        off_thread(move || disk::fallocate(&file, mode, offset, length)).await?;
+        off_thread(move || disk::sparing(&file, length, || disk::fallocate(&file, mode, offset, length))).await?;
         self.note_size(ino, backing).await
     }
 

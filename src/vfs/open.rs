@@ -161,6 +161,7 @@ impl Vfs {
             if let Some(session) = state.session.as_mut() {
                 session.fresh = true;
                 session.prior.hold = None;
+                session.forgive();
             }
             return self.record_size(ino, 0).await;
         }
@@ -179,6 +180,7 @@ impl Vfs {
                 session.base = mark(&file)?;
                 session.fresh = true;
                 session.prior.hold = None;
+                session.forgive();
             }
             return self.record_size(ino, 0).await;
         }
@@ -289,6 +291,10 @@ impl Vfs {
             return Ok(Mode::Direct);
         }
         let Some(registrar) = self.registrar() else { return Ok(Mode::Cached) };
+        if writer.is_some() && self.inner.cache.usage().is_tight() {
+            // P7: its writes must come by us to wait for room.
+            return Ok(Mode::Cached);
+        }
         let fresh = state.session.as_ref().is_some_and(|session| session.fresh);
         if fresh && writer.is_some_and(|writer| self.may_copy(writer)) {
             return Ok(Mode::Direct);

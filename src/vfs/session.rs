@@ -62,6 +62,11 @@ impl Session {
     pub(super) fn new(base: Mark, fresh: bool, prior: Prior, now: Duration) -> Session {
         Session { base, fresh, prior, hold: None, version: None, pushed: now }
     }
+
+    /// Cut to nothing by a program: what the disk did not take before is nobody's any more.
+    pub(super) fn forgive(&mut self) {
+        self.hold = self.hold.filter(|hold| !matches!(hold, Hold::DiskFull | Hold::DiskFailed));
+    }
 }
 
 /// The open state of an inode, behind its lock.
@@ -111,9 +116,9 @@ pub(super) fn judge(session: &Session, changed: bool) -> Verdict {
     }
     match (session.hold, session.prior.hold) {
         (Some(hold), _) => Verdict::Held(hold),
-        // After a power cut, or without a journal, bytes may be missing that no later session knows of: only a program
+        // After a power cut, without a journal, or where the disk failed, bytes may be missing that no later session knows of: only a program
         // that writes all of it anew settles it.
-        (None, Some(hold @ (Hold::Power | Hold::Journal))) if !session.fresh => Verdict::Held(hold),
+        (None, Some(hold @ (Hold::Power | Hold::Journal | Hold::DiskFailed))) if !session.fresh => Verdict::Held(hold),
         // Bytes are missing that are nowhere any more.
         (None, Some(Hold::Incomplete)) if !session.fresh => Verdict::Held(Hold::Incomplete),
         (None, _) => Verdict::Closed,
@@ -129,6 +134,18 @@ mod tests {
         let base = Mark { backing_ino: 1, size: 0, mtime: TimeNs(0), ctime: TimeNs(0), synced: false };
         let prior = Prior { content: Content::Torn, generation: 1, mark: None, hold: prior };
         Session { hold, ..Session::new(base, fresh, prior, Duration::ZERO) }
+    }
+
+    #[test]
+    fn who_begins_anew_is_forgiven_what_the_disk_did_not_take() {
+        let after = |hold| {
+            let mut session = session(true, Some(hold), None);
+            session.forgive();
+            judge(&session, true)
+        };
+        assert_eq!(after(Hold::DiskFull), Verdict::Closed);
+        assert_eq!(after(Hold::DiskFailed), Verdict::Closed);
+        assert_eq!(after(Hold::KilledWriter), Verdict::Held(Hold::KilledWriter));
     }
 
     #[test]

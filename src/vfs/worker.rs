@@ -8,7 +8,7 @@ use futures::future::join_all;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cache::{mark, same_mark};
-use crate::journal::{Content, Durability};
+use crate::journal::{Content, Durability, Hold};
 use crate::namespace::Replaced;
 use crate::task::Shutdown;
 use crate::types::Ino;
@@ -98,7 +98,13 @@ impl Vfs {
         };
         let Some((marked, generation)) = closed(self) else { return Ok(()) };
         let (_, file) = self.inner.backing_file(ino)?;
-        let synced = self.sync_backing(file, marked).await?;
+        let synced = match self.sync_backing(file, marked).await {
+            Ok(synced) => synced,
+            Err(error) => {
+                self.hold_unsynced(ino, generation).await?;
+                return Err(error);
+            }
+        };
         let (_, file) = self.inner.backing_file(ino)?;
         if !self.is_partial(ino) && !same_mark(&mark(&file)?, &marked) {
             return Ok(());
@@ -117,14 +123,43 @@ impl Vfs {
         Ok(commit.durable().await?)
     }
 
+    /// The disk did not take the content of a closed file: what is read of it from now on may be anything.
+    /// The kernel tells of that once.
+    async fn hold_unsynced(&self, ino: Ino, generation: u64) -> super::Result<()> {
+        let state = self.inner.locks.lock(ino).await;
+        let (held, commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
+            let inode = tree.get_mut(ino).filter(|inode| inode.row.generation == generation)?;
+            // The bucket has it: should it not be what the disk has, it is fetched again.
+            inode.unverified |= inode.row.content == Content::Clean;
+            if inode.row.content != Content::Closed {
+                return None;
+            }
+            inode.row.content = Content::Torn;
+            inode.row.hold = Some(Hold::DiskFailed);
+            if inode.row.linked {
+                tree.persist(ino, ops);
+            }
+            Some(tree.shown_path(ino))
+        });
+        self.inner.locks.release(ino, state);
+        commit.durable().await?;
+        if let Some(path) = held {
+            tracing::error!(path, "held: the disk did not take its content");
+            self.inner.uploader.changed(ino);
+        }
+        Ok(())
+    }
+
     async fn keep_space(self, shutdown: Shutdown) -> super::Result<()> {
         loop {
             tokio::select! {
                 () = shutdown.triggered() => return Ok(()),
                 () = tokio::time::sleep(SPACE_LOOK) => {}
             }
+            self.count_open();
             let usage = self.inner.cache.usage();
-            if usage.used > usage.limit / 100 * EVICT_ABOVE && usage.evictable > 0 {
+            let wanted = usage.used > usage.limit / 100 * EVICT_ABOVE || !self.inner.cache.shortage(0).is_none();
+            if wanted && usage.evictable > 0 {
                 self.evict(0).await?;
             }
         }

@@ -12,6 +12,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 mod cloud;
+mod disk;
 mod mapping;
 mod mount;
 mod venv;
@@ -27,6 +28,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 pub use cloud::{ACCESS_KEY, ACCESS_SECRET, Cloud, SECRET_ID, SECRET_KEY, Service};
+pub use disk::SmallDisk;
 pub use mapping::Mapping;
 pub use mount::{Answer, BINARY, Mount, Options, shown};
 pub use venv::{source_dir, vendor_python};

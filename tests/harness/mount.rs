@@ -34,6 +34,8 @@ pub struct Options {
     pub part_size: &'static str,
     /// `cache.size`
     pub cache_size: &'static str,
+    /// Where `cache.dir` and `state.dir` lie; `None`: in a directory of the mount's own.
+    pub data: Option<PathBuf>,
     /// `mount.attr_ttl`
     pub attr_ttl: &'static str,
     /// (path, prefix) of each mapping; all are announced.
@@ -57,6 +59,7 @@ impl Default for Options {
             delay: "20ms",
             part_size: "1MiB",
             cache_size: "4GiB",
+            data: None,
             attr_ttl: "10s",
             mappings: vec![("/", PREFIX)],
             write_back: String::new(),
@@ -92,7 +95,7 @@ impl Options {
             "[cache]\ndir = \"{root}/cache\"\nsize = \"{size}\"\n[state]\ndir = \"{root}/state\"\n\
              [write_back]\ndelay = \"{delay}\"\npart_size = \"{part}\"\n{write_back}\n\
              [mount]\npassthrough = \"{passthrough}\"\nattr_ttl = \"{ttl}\"\n{mount}\n{extra}",
-            root = root.display(),
+            root = self.data.as_deref().unwrap_or(root).display(),
             size = self.cache_size,
             delay = self.delay,
             part = self.part_size,
@@ -114,6 +117,7 @@ pub struct Mount {
     /// For commands and daemons from now on, as `FERRYFS_FAILPOINT`.
     pub env: Vec<(&'static str, String)>,
     pid: Option<u32>,
+    data: PathBuf,
     root: tempfile::TempDir,
 }
 
@@ -143,7 +147,8 @@ impl Mount {
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let dir = root.path().join("mnt");
         fs::create_dir(&dir).unwrap();
-        let mount = Mount { dir, config: root.path().join(CONFIG), env: Vec::new(), pid: None, root };
+        let data = options.data.clone().unwrap_or_else(|| root.path().to_owned());
+        let mount = Mount { dir, config: root.path().join(CONFIG), env: Vec::new(), pid: None, data, root };
         mount.write_config(CONFIG, &options.to_toml(service, mount.root.path()));
         mount
     }
@@ -192,12 +197,12 @@ impl Mount {
 
     /// `cache.dir`
     pub fn cache_dir(&self) -> PathBuf {
-        self.outside("cache")
+        self.data.join("cache")
     }
 
     /// `state.dir`
     pub fn state_dir(&self) -> PathBuf {
-        self.outside("state")
+        self.data.join("state")
     }
 
     /// The daemon.

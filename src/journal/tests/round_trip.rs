@@ -53,6 +53,7 @@ fn hold() -> BoxedStrategy<Hold> {
         Just(Hold::Power),
         Just(Hold::KilledWriter),
         Just(Hold::DiskFull),
+        Just(Hold::DiskFailed),
         Just(Hold::Incomplete)
     ]
     .boxed()
