@@ -10,6 +10,7 @@
 //! at by itself, in `removal.rs`.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::failpoint;
 use crate::journal::{Durability, Op, RemovalRow};
@@ -47,7 +48,10 @@ impl Uploader {
     pub(super) async fn remove_together(&self, target: TargetId, keys: Vec<Key>) -> Result<Vec<Ended>, Fatal> {
         let mut ends = Vec::with_capacity(keys.len());
         let mut held = self.hold(target, keys, &mut ends).await?;
-        let Some(mapping) = self.inner.namespace.read(|tree| tree.mapping(target).cloned()) else { return Ok(ends) };
+        let Some(mapping) = self.inner.namespace.read(|tree| tree.mapping(target).cloned()) else {
+            ends.extend(held.iter().map(|held| (held.work(), Next::Done)));
+            return Ok(ends);
+        };
         // J2: what justifies the requests is on disk.
         self.inner.namespace.barrier().await?;
         while held.len() > 1 {
@@ -182,6 +186,10 @@ impl Uploader {
     fn postpone(&self, held: &[Held], error: StepError) -> Result<Vec<Ended>, Fatal> {
         let Some(first) = held.first() else { return Ok(Vec::new()) };
         let next = self.judge_end(&first.work(), first.row.key.to_string(), Err(error))?;
+        if let Some(failure) = self.book().failures.get_mut(&first.work()) {
+            // Whoever waits for one of them is told too.
+            failure.company = Arc::new(held.iter().map(Held::work).collect());
+        }
         Ok(held.iter().map(|held| (held.work(), next)).collect())
     }
 }

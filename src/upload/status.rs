@@ -1,5 +1,8 @@
 //! What people and waiters are told.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use crate::journal::Content;
 use crate::namespace::Tree;
 use crate::types::{Ino, Key, TargetId, TimeNs};
@@ -37,6 +40,8 @@ pub struct Failure {
     pub(super) cause: Cause,
     /// Its number among all failures.
     pub(super) seq: u64,
+    /// What failed together with it, by the same request, and is not told of by itself.
+    pub(super) company: Arc<HashSet<Work>>,
 }
 
 /// Events since the start.
@@ -197,6 +202,7 @@ impl Uploader {
             at,
             cause: cause.clone(),
             seq,
+            company: Arc::default(),
         });
         let news = failure.error != error;
         failure.path = path;
@@ -205,6 +211,7 @@ impl Uploader {
         failure.at = at;
         failure.cause = cause;
         failure.seq = seq;
+        failure.company = Arc::default();
         let (attempts, shown) = (failure.attempts, failure.clone());
         drop(book);
         if news {

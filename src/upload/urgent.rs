@@ -221,6 +221,9 @@ impl Uploader {
             book.attempts.values().filter(|one| inodes.contains(&one.ino) && !book.parked.contains_key(&one.attempt));
         let settles: Vec<Work> = settles.map(|attempt| Work::Settle(attempt.attempt)).collect();
         let failures = works.iter().chain(&settles).filter_map(|work| book.failures.get(work));
+        let with_others =
+            book.failures.values().filter(|failure| works.iter().any(|work| failure.company.contains(work)));
+        let failures = failures.chain(with_others);
         let mut failures = failures.filter(|failure| failure.seq > before);
         failures.find_map(|failure| {
             let cause = match &failure.cause {

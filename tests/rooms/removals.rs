@@ -1,11 +1,13 @@
 //! Removals that go together (R1, R4): by one listing and one request for many keys.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use ferryfs::emulator::{Action, Fault, Match};
+use ferryfs::vfs::FsyncPolicy;
 
-use crate::world::{BUCKET, Options, PREFIX, ROOT, World};
+use crate::world::{BUCKET, CALLER, Options, PREFIX, ROOT, World};
 
 /// Files of a test; more than a page of a listing is asked for at least.
 const FILES: usize = 120;
@@ -210,5 +212,31 @@ async fn a_batch_that_arrives_late_is_undone_also_after_a_restart() {
         .await;
     world.settled().await;
     assert_eq!(world.keys(), ["f000"]);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_one_of_a_batch_is_told_that_it_failed() {
+    let world = World::new(Options { fsync: FsyncPolicy::Remote, ..slow() }).await;
+    let [first, dir] = [world.rooms.mkdir(ROOT, "a").await, world.rooms.mkdir(ROOT, "b").await];
+    let gone = world.rooms.mkdir(dir, "gone").await;
+    for (dir, name) in [(first, "1"), (first, "2"), (gone, "3"), (gone, "4")] {
+        world.rooms.write(dir, name, b"content").await;
+    }
+    world.settled().await;
+    let slow_down = Action::Status { status: 503, code: "SlowDown".to_owned(), retry_after: None };
+    world.emulator.add_fault(Fault { count: u32::MAX, ..fault_of_batches(slow_down) });
+    for (dir, name) in [(first, "1"), (first, "2"), (gone, "3"), (gone, "4")] {
+        world.rooms.unlink(dir, name).await;
+    }
+    world.rooms.vfs.rmdir(dir, OsStr::new("gone"), CALLER).await.unwrap();
+    world.rooms.uploader.hurry();
+    world.until("all of them are refused", |world| !world.rooms.uploader.status().failures.is_empty()).await;
+    let waited = tokio::time::timeout(Duration::from_secs(45), world.rooms.vfs.fsyncdir(dir, false)).await;
+    waited.expect("the store fails all the time, and nobody tells").unwrap_err();
+    world.emulator.clear_faults();
+    world.rooms.uploader.retry();
+    world.settled().await;
+    assert_eq!(world.keys(), ["a/", "b/"]);
     world.close().await;
 }
