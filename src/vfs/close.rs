@@ -283,11 +283,15 @@ impl Vfs {
                 inode.row.content = Content::Clean;
                 inode.row.mark = None;
             }
-            let (linked, clean) = (inode.row.linked, inode.row.content == Content::Clean);
+            let (linked, content) = (inode.row.linked, inode.row.content);
             if linked {
                 tree.persist(ino, ops);
             }
-            (linked, clean)
+            if !partial && verdict != Verdict::Unchanged && content != Content::Torn {
+                // What was written is no copy: the store must not put the other's content in its place.
+                tree.set_copied(ino, None, ops);
+            }
+            (linked, content == Content::Clean)
         });
         commit.in_background();
         self.inner.live.remove(ino);

@@ -8,6 +8,7 @@ mod moving;
 mod offline;
 mod remote;
 mod removals;
+mod store_copies;
 mod upload;
 mod view;
 mod world;

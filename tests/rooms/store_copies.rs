@@ -1,0 +1,92 @@
+//! Copies that the store makes (copy_file_range), where the order of calls and steps decides.
+
+use std::time::Duration;
+
+use ferryfs::emulator::{Action, Fault, Match};
+use ferryfs::types::Ino;
+use ferryfs::vfs::{FsyncPolicy, Place};
+
+use crate::world::{BUCKET, Options, PREFIX, ROOT, World};
+
+/// Beyond what is fetched whole when it is opened.
+const SIZE: usize = 2 << 20;
+
+fn content(seed: usize) -> Vec<u8> {
+    (0..SIZE).map(|at| ((at * 7 + at / 251 + seed) % 253) as u8).collect()
+}
+
+async fn with_source(options: Options) -> World {
+    let world = World::with_objects(options, &[("from", &content(1))]).await;
+    world.rooms.names(ROOT).await;
+    world
+}
+
+/// What `cp` does before it closes the new file.
+async fn begin_copy(world: &World, from: &str, to: &str) -> (Ino, u64) {
+    let source = world.rooms.open_file(ROOT, from, libc::O_RDONLY).await;
+    let target = match world.rooms.lookup(ROOT, to).await {
+        Some(_) => world.rooms.open_file(ROOT, to, libc::O_WRONLY | libc::O_TRUNC).await,
+        None => world.rooms.create(ROOT, to).await,
+    };
+    let place = |(ino, fh): (Ino, u64)| Place { ino, fh, offset: 0 };
+    let copied = world.rooms.vfs.copy_file_range(place(source), place(target), SIZE as u64).await.unwrap();
+    assert_eq!(copied as usize, SIZE);
+    world.rooms.vfs.release(source.0, source.1).await;
+    target
+}
+
+async fn cp(world: &World, from: &str, to: &str) -> Ino {
+    let target = begin_copy(world, from, to).await;
+    world.rooms.close_file(target).await;
+    target.0
+}
+
+/// Copies to this key are refused until the faults are cleared.
+fn hold(world: &World, name: &str) {
+    let matching = Match {
+        method: Some("PUT".to_owned()),
+        key: Some(format!("{PREFIX}{name}")),
+        sub_resource: Some("copy".to_owned()),
+        ..Match::default()
+    };
+    let refused = Action::Status { status: 503, code: "SlowDown".to_owned(), retry_after: None };
+    world.emulator.add_fault(Fault { count: u32::MAX, ..Fault::new(matching, refused) });
+}
+
+async fn fsync(world: &World, (ino, fh): (Ino, u64)) -> Result<(), ferryfs::vfs::Error> {
+    tokio::time::timeout(Duration::from_secs(60), world.rooms.vfs.fsync(ino, fh, false)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_into_a_copy_is_not_undone_by_the_copy() {
+    let world = with_source(Options { fsync: FsyncPolicy::Remote, ..Options::default() }).await;
+    hold(&world, "copy");
+    let ino = cp(&world, "from", "copy").await;
+    // All of it is here, and the store has not made the copy.
+    let (reader, fh) = world.rooms.open_file(ROOT, "copy", libc::O_RDONLY).await;
+    for at in [0, 1 << 20] {
+        let bytes = world.rooms.vfs.read(reader, fh, at, 1 << 20).await.unwrap();
+        assert!(bytes[..] == content(1)[at as usize..][..1 << 20]);
+    }
+    world.rooms.vfs.release(reader, fh).await;
+    let is_clean = |world: &World| {
+        let clean = ferryfs::journal::Content::Clean;
+        world.rooms.namespace.read(|tree| tree.get(ino).unwrap().row.content == clean)
+    };
+    world.until("it is cached", is_clean).await;
+    let writer = world.rooms.open_file(ROOT, "copy", libc::O_WRONLY).await;
+    world.emulator.clear_faults();
+    world.rooms.append(writer, 0, b"written").await;
+    // It goes up while it is open.
+    fsync(&world, writer).await.unwrap();
+    let mut written = content(1);
+    written[..7].copy_from_slice(b"written");
+    assert!(world.object("copy").unwrap() == written);
+    world.rooms.close_file(writer).await;
+    world.settled().await;
+    assert!(world.object("copy").unwrap() == written, "the old content came back");
+    let world = world.restart().await;
+    world.settled().await;
+    assert!(world.object("copy").unwrap() == written, "the old content came back at the start");
+    world.close().await;
+}
