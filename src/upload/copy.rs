@@ -1,9 +1,10 @@
 //! Server-side copies: renames, attributes, and versions moved out of the way (R3, R4, R6).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::failpoint;
-use crate::journal::{AttemptKind, Content, Durability, Remote};
+use crate::journal::{AttemptKind, AttemptRow, Content, Durability, Remote};
 use crate::namespace::{Conflict, attributes_of, remote_of, xattrs_of};
 use crate::store::{CopyOptions, CopySource, ErrorKind, HeadOptions, ObjectMeta, Terms};
 use crate::types::FileKind;
@@ -75,6 +76,29 @@ impl Uploader {
         };
         self.count(|counters| counters.copies += 1);
         self.commit(Sent { attempt: &attempt, remote, content: false }).await
+    }
+
+    /// R1: how long an earlier request to the key may still arrive and undo a copy of another's object. Its content
+    /// is nowhere else once it is made, so that nothing could be sent again: it is not made before that.
+    pub(super) fn undone_until(&self, job: &Job) -> Option<Duration> {
+        let clock = self.inner.namespace.clock();
+        let (now, wall) = (clock.monotonic(), clock.now());
+        let recheck_at = self.inner.namespace.read(|tree| {
+            let inode = tree.get(job.ino)?;
+            (inode.copied.is_some() && inode.row.content == Content::Absent).then_some(inode.row.recheck_at)
+        })?;
+        let recheck =
+            recheck_at.and_then(|at| u64::try_from(at.0.saturating_sub(wall.0)).ok()).map(Duration::from_nanos);
+        let book = self.book();
+        let suspicion = book.suspicious.get(&(job.mapping.target, job.key.clone())).filter(|suspicion| {
+            // What it copied itself is the same content.
+            let same = |first: &AttemptRow| {
+                (first.ino, first.generation, first.kind) == (job.ino, job.generation, AttemptKind::Copy)
+            };
+            !book.attempts.get(&suspicion.first).is_some_and(same)
+        });
+        let suspected = suspicion.map(|suspicion| (suspicion.since + self.inner.options.late).saturating_sub(now));
+        recheck.max(suspected).filter(|wait| !wait.is_zero())
     }
 
     /// The version to copy is not there any more: another host's change. Content that is here goes up. Of

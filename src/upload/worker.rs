@@ -232,7 +232,10 @@ impl Uploader {
             Step::Nothing | Step::At(_) | Step::Blocked | Step::Behind(_) => Ok(Next::Done),
             Step::Send(..) | Step::Copy(..) if self.settle_there(step).await? => Ok(Next::After(Duration::ZERO)),
             Step::Send(job, body) => self.send(job, body).await,
-            Step::Copy(job, remote) => self.copy_or_swap(job, remote).await,
+            Step::Copy(job, remote) => match self.undone_until(job) {
+                Some(wait) => Ok(Next::After(wait)),
+                None => self.copy_or_swap(job, remote).await,
+            },
             Step::Displace(job, remote) => self.copy(job, remote).await.map(|next| match next {
                 Next::Done => Next::After(Duration::ZERO),
                 other => other,

@@ -90,3 +90,27 @@ async fn what_was_written_into_a_copy_is_not_undone_by_the_copy() {
     assert!(world.object("copy").unwrap() == written, "the old content came back at the start");
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_over_a_file_whose_upload_arrives_late_is_not_lost() {
+    let world = with_source(Options { late: Duration::from_secs(5), ..Options::default() }).await;
+    // Of a first version the late request would be refused.
+    world.rooms.write(ROOT, "to", b"first").await;
+    world.settled().await;
+    let puts = world.count("PUT", "to");
+    let matching = Match { method: Some("PUT".to_owned()), key: Some(format!("{PREFIX}to")), ..Match::default() };
+    world.emulator.add_fault(Fault { apply_after_ms: Some(3000), ..Fault::new(matching, Action::ApplyThenCut) });
+    // Its upload is under way, unheard of.
+    world.rooms.write(ROOT, "to", b"old").await;
+    world.until("the upload is lost", |world| world.count("PUT", "to") > puts).await;
+    let arrived = std::time::Instant::now() + Duration::from_secs(3);
+    cp(&world, "from", "to").await;
+    // Nobody needs it any more, as far as is known.
+    world.rooms.unlink(ROOT, "from").await;
+    world.until("the late upload has arrived", |_| std::time::Instant::now() > arrived).await;
+    world.until("the copy stands there", |world| world.object("to").is_some_and(|there| there == content(1))).await;
+    world.settled().await;
+    assert!(world.object("to").unwrap() == content(1), "the late upload is what is left");
+    assert_eq!(world.keys(), ["to"]);
+    world.close().await;
+}
