@@ -140,6 +140,14 @@ impl Inode {
             }
     }
 
+    /// Its content is another's version, of which the store has not made it a copy yet; what of it is here may be
+    /// evicted, or is not all.
+    pub fn is_borrowed(&self) -> bool {
+        self.copied.is_some()
+            && self.row.linked
+            && (self.partial.is_some() || matches!(self.row.content, Content::Absent | Content::Clean))
+    }
+
     /// The version whose bytes its content is, as far as they are not here.
     pub fn origin(&self) -> Option<&Remote> {
         self.copied.as_ref().or(self.row.remote.as_ref())

@@ -135,6 +135,18 @@ impl Uploader {
         .await
     }
 
+    /// Has the store make a copy at once; returns when it is there, or the file has become another.
+    ///
+    /// # Errors
+    /// As [`Uploader::upload_now`].
+    pub async fn copy_now(&self, ino: Ino) -> Result<(), NotUploaded> {
+        self.wait_for(|tree| match tree.get(ino) {
+            Some(inode) if inode.partial.is_none() && inode.is_borrowed() => Left::of(Work::Inode(ino)),
+            _ => Left::default(),
+        })
+        .await
+    }
+
     /// What was waited for in vain goes up without the delay, now that it is closed.
     pub fn overdue(&self, ino: Ino) {
         self.look_again(ino);

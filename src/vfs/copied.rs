@@ -13,14 +13,16 @@
 //! 6. Its backing file goes. Before: swept up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::disk;
 use crate::download::{Fill, Kept};
 use crate::journal::{Content, Durability, Hold, PartialRow, Remote};
-use crate::namespace::Tree;
+use crate::namespace::{Inode, Tree};
 use crate::store::{HeadOptions, ObjectMeta};
 use crate::task::interruptible;
 use crate::types::{BackingNo, Ino};
+use crate::upload::{Cause, NotUploaded};
 
 use super::error::{Error, Result};
 use super::filler::FILL_AFTER;
@@ -33,6 +35,15 @@ use super::{ClosePolicy, Vfs};
 /// The most that one request can say it has copied, whole pages of 32 bits.
 const LARGEST: u64 = 0xffff_f000;
 
+/// Pauses before a copy is waited for again that the store has failed to make; then the wait fails.
+const REPEATS: [Duration; 5] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
 impl Vfs {
     /// Who reads a file that is not wholly here, and makes another, may be about to copy it. The kernel must not get
     /// that one's backing file then: it would serve what the store is to copy from where it is not.
@@ -41,7 +52,8 @@ impl Vfs {
             && disk::process_of(caller.pid).is_some_and(|process| self.inner.handles.is_reading(Some(process)))
     }
 
-    /// Steps 1 to 3 of a copy, or of its continuation. `fill` serves the file that is copied.
+    /// Steps 1 to 3 of a copy, or of its continuation. `fill` serves the file that is copied; `is_sync`: the
+    /// other's handle is synchronous.
     ///
     /// # Errors
     /// [`Error::NotSupported`]: not so; the kernel then copies by reads, which fetch, and writes.
@@ -50,14 +62,17 @@ impl Vfs {
         from: Place,
         to: Place,
         length: u64,
+        is_sync: bool,
         fill: &Fill,
         state: &mut Locked,
     ) -> Result<u32> {
         let origin = fill.remote().clone();
         let length = length.min(LARGEST).min(origin.size.saturating_sub(to.offset));
         let served_by_us = !matches!(state.mode, Some(Mode::Passthrough(_)));
-        // A close that waits for the bucket waits for content of its own.
-        let may = served_by_us && self.inner.options.close != ClosePolicy::Remote && from.offset == to.offset;
+        // A close that waits for the disk or the bucket waits for content of its own, and so does each request
+        // through a synchronous handle (P1).
+        let waits = self.inner.options.close != ClosePolicy::Process || is_sync;
+        let may = served_by_us && !waits && from.offset == to.offset;
         let Some(place) = self.place_of_copy(to, &origin, length, state)?.filter(|_| may && length > 0) else {
             return Err(Error::NotSupported);
         };
@@ -180,7 +195,28 @@ impl Vfs {
             self.inner.cache.to_clean(backing, size)?;
         }
         self.inner.uploader.changed(ino);
+        // Until it is made another host can take its content away.
+        self.inner.uploader.overdue(ino);
         Ok(true)
+    }
+
+    /// P1: returns when a copy has content of its own, here whole or in the bucket: what stands at another's key
+    /// only is not as safe as on a local disk, since another host may replace it.
+    pub(super) async fn own_content(&self, ino: Ino) -> Result<()> {
+        let mut pauses = REPEATS.into_iter();
+        while self.with_inode(ino, Inode::is_borrowed)? {
+            if self.is_partial(ino) {
+                self.make_whole(ino).await?;
+                continue;
+            }
+            let failed = match self.inner.uploader.copy_now(ino).await {
+                Ok(()) => continue,
+                Err(failed) => failed,
+            };
+            let pause = pauses.next().filter(|_| matches!(failed, NotUploaded::Failed(Cause::Store, _)));
+            tokio::time::sleep(pause.ok_or(failed)?).await;
+        }
+        Ok(())
     }
 
     /// What serves an open file whose object has moved: the same bytes under another key or ETag (R6).

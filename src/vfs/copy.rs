@@ -29,7 +29,7 @@ impl Vfs {
         }
         if let Source::Fill(fill) = &source.source {
             let mut state = interruptible(self.inner.locks.lock(to.ino)).await?;
-            let copied = self.copy_by_store(from, to, length, fill, &mut state).await;
+            let copied = self.copy_by_store(from, to, length, target.sync, fill, &mut state).await;
             self.inner.locks.release(to.ino, state);
             return copied;
         }

@@ -165,6 +165,9 @@ impl Vfs {
     }
 
     pub(super) async fn do_fsync(&self, ino: Ino) -> Result<()> {
+        if self.inner.options.fsync == FsyncPolicy::Disk {
+            interruptible(self.own_content(ino)).await??;
+        }
         // The name must be as durable as the content: one barrier carries every row so far.
         if self.with_inode(ino, |inode| inode.row.backing)?.is_some() {
             let (_, file) = self.inner.backing_file(ino)?;

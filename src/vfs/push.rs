@@ -183,7 +183,7 @@ impl Vfs {
     }
 
     /// C7: nothing goes up before all of it is here.
-    async fn make_whole(&self, ino: Ino) -> Result<()> {
+    pub(super) async fn make_whole(&self, ino: Ino) -> Result<()> {
         let mut state = self.inner.locks.lock(ino).await;
         self.fill_later(ino, &mut state, Duration::ZERO);
         self.inner.locks.release(ino, state);

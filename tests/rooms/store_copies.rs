@@ -53,8 +53,79 @@ fn hold(world: &World, name: &str) {
     world.emulator.add_fault(Fault { count: u32::MAX, ..Fault::new(matching, refused) });
 }
 
+fn fetched(world: &World) -> u64 {
+    let requests = world.emulator.requests();
+    let of_objects = requests.iter().filter(|one| one.method == "GET" && !one.key.is_empty());
+    of_objects.map(|one| one.response_bytes).sum()
+}
+
+fn replaced_elsewhere(world: &World) {
+    world.emulator.put_object(BUCKET, &format!("{PREFIX}from"), &content(9)).unwrap();
+}
+
 async fn fsync(world: &World, (ino, fh): (Ino, u64)) -> Result<(), ferryfs::vfs::Error> {
     tokio::time::timeout(Duration::from_secs(60), world.rooms.vfs.fsync(ino, fh, false)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_fsync_of_a_copy_leaves_nothing_at_anothers_key_only() {
+    // Open: what it is a copy of is fetched.
+    let world = with_source(Options::default()).await;
+    hold(&world, "open");
+    let open = begin_copy(&world, "from", "open").await;
+    assert_eq!(fetched(&world), 0);
+    fsync(&world, open).await.unwrap();
+    replaced_elsewhere(&world);
+    world.rooms.close_file(open).await;
+    world.settled().await;
+    assert!(world.object("open").unwrap() == content(1), "another host's version");
+    world.close().await;
+
+    // Closed: the store has made the copy, whatever the delay, and after it has failed at first.
+    let world = with_source(Options { delay: Duration::from_secs(3600), ..Options::default() }).await;
+    hold(&world, "closed");
+    cp(&world, "from", "closed").await;
+    world.until("the store refuses", |world| world.count("PUT", "closed") > 0).await;
+    let closed = world.rooms.open_file(ROOT, "closed", libc::O_RDONLY).await;
+    let (answer, ()) = tokio::join!(fsync(&world, closed), async {
+        let refused = world.count("PUT", "closed");
+        world.until("it is asked again", |world| world.count("PUT", "closed") > refused).await;
+        world.emulator.clear_faults();
+    });
+    answer.unwrap();
+    assert!(world.object("closed").unwrap() == content(1));
+    replaced_elsewhere(&world);
+    assert_eq!(fetched(&world), 0);
+    world.rooms.vfs.release(closed.0, closed.1).await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_fsync_of_a_copy_fails_if_its_content_is_gone() {
+    let world = with_source(Options::default()).await;
+    for name in ["closed", "open"] {
+        hold(&world, name);
+    }
+    cp(&world, "from", "closed").await;
+    let open = begin_copy(&world, "from", "open").await;
+    replaced_elsewhere(&world);
+    let closed = world.rooms.open_file(ROOT, "closed", libc::O_RDONLY).await;
+    for handle in [open, closed] {
+        let error = fsync(&world, handle).await.unwrap_err();
+        eprintln!("{error}");
+        world.rooms.vfs.release(handle.0, handle.1).await;
+    }
+    assert!(world.object("open").is_none() && world.object("closed").is_none());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_is_made_without_the_delay_of_writes() {
+    let world = with_source(Options { delay: Duration::from_secs(3600), ..Options::default() }).await;
+    cp(&world, "from", "copy").await;
+    world.until("the copy is made", |world| world.object("copy").is_some_and(|bytes| bytes == content(1))).await;
+    assert_eq!(fetched(&world), 0);
+    world.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
