@@ -248,3 +248,36 @@ fn a_log_bucket_that_refuses_is_owed_its_records_across_crashes() {
     assert_eq!(announced, keys, "each once: the announcement was settled before its record");
     assert_eq!(owed(&mount), (0, 0, 0));
 }
+
+#[test]
+fn what_has_no_record_is_announced_when_asked() {
+    let cloud = Cloud::start();
+    let mut mount = Mount::new(&cloud, Options::default());
+    fs::create_dir(mount.path("sub")).unwrap();
+    mount.wait_all();
+    cloud.put("data/sub/theirs", b"x");
+    cloud.put("data/elsewhere", b"y");
+    cloud.put("data/.ferryfs-moving/private", b"z");
+    let reconcile = |more: &[&str]| {
+        let output = mount.run(&["outbox", "reconcile"], more);
+        assert!(output.status.success(), "{}", shown(&output));
+        output.stdout
+    };
+    let found: serde_json::Value = serde_json::from_slice(&reconcile(&["sub", "--json"])).unwrap();
+    assert_eq!(found["objects"], 2, "the directory and what is in it: {found}");
+    mount.wait("sub");
+    assert!(cloud.recorded("success_object").contains(&"data/sub/theirs".to_owned()));
+    assert!(!cloud.announced().contains(&"data/elsewhere".to_owned()), "it lies elsewhere");
+
+    let text = String::from_utf8(reconcile(&[])).unwrap();
+    assert!(text.starts_with("3 objects compared with their records: "), "{text}");
+    mount.wait_all();
+    assert!(cloud.recorded("success_object").contains(&"data/elsewhere".to_owned()));
+    assert!(!cloud.announced().iter().any(|key| key.contains(".ferryfs-moving")), "private");
+
+    fs::write(mount.path("file"), "ours").unwrap();
+    let output = mount.run(&["outbox", "reconcile"], &["file"]);
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert!(shown(&output).contains("it is no directory of a bucket"), "{}", shown(&output));
+    mount.umount();
+}

@@ -249,9 +249,9 @@ async fn reconcile_compares_real_listings() {
         emulator.put_object(SOURCE, name, b"content").unwrap();
     }
     let source = store(&emulator.store_url(), SOURCE);
-    let found = start.outbox.reconcile(start.sync, &*source, "").await.unwrap();
+    let found = start.outbox.reconcile(start.sync, &*source, "", |_| false).await.unwrap();
     assert_eq!((found.objects, found.owed), (names.len() as u64, names.len() as u64));
-    let found = start.outbox.reconcile(start.sync, &*source, "").await.unwrap();
+    let found = start.outbox.reconcile(start.sync, &*source, "", |_| false).await.unwrap();
     assert_eq!((found.owed, found.pending), (0, names.len() as u64), "owed already");
     start.run_until_nothing_is_left().await;
     assert_eq!(told(&emulator), names);

@@ -148,6 +148,8 @@ pub(super) enum OutboxCommand {
     List(OutboxListArgs),
     /// Send failed announcements again
     Retry(OutboxRetryArgs),
+    /// Compare the bucket with the success records in the log bucket, and announce what has none or an older one
+    Reconcile(OutboxReconcileArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -160,6 +162,17 @@ pub(super) struct OutboxListArgs {
     /// At most this many
     #[arg(long, default_value_t = 1000)]
     pub(super) limit: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct OutboxReconcileArgs {
+    /// Mount directory
+    pub(super) dir: PathBuf,
+    /// Directory: absolute, or relative to DIR; without, all of the mount
+    pub(super) path: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -85,6 +85,7 @@ fn run(arguments: &[OsString], serve: Serve) -> Result<(), Failure> {
         Command::Cache { command: CacheCommand::Verify(args) } => cache::verify(&args),
         Command::Outbox { command: OutboxCommand::List(args) } => outbox::list(&args),
         Command::Outbox { command: OutboxCommand::Retry(args) } => outbox::retry(&args),
+        Command::Outbox { command: OutboxCommand::Reconcile(args) } => outbox::reconcile(&args),
         Command::Recover(args) => recover::run(args),
         Command::Emulator(args) => emulator::run(args),
         Command::Demo(args) => demo::run(&args),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::Failure;
-use super::args::{OutboxListArgs, OutboxRetryArgs};
+use super::args::{OutboxListArgs, OutboxReconcileArgs, OutboxRetryArgs};
 use super::output::{columns, count, print, print_json, shown, span};
+use super::wait::within;
 use crate::control::{Client, OutboxEntry, OutboxState};
 
 pub(super) fn list(args: &OutboxListArgs) -> Result<(), Failure> {
@@ -41,6 +42,17 @@ fn table(entries: &[OutboxEntry]) -> String {
 pub(super) fn retry(args: &OutboxRetryArgs) -> Result<(), Failure> {
     let number = Client::find(&args.dir)?.outbox_retry()?;
     print(&format!("{} sent again\n", count(number, "announcement is", "announcements are")))
+}
+
+pub(super) fn reconcile(args: &OutboxReconcileArgs) -> Result<(), Failure> {
+    let client = Client::find(&args.dir)?;
+    let path = args.path.as_deref().map(|path| within(&client.address().mount, &args.dir, path)).transpose()?;
+    let found = client.outbox_reconcile(path.as_deref())?;
+    if args.json {
+        return print_json(&found);
+    }
+    let (objects, owed) = (count(found.objects, "object", "objects"), count(found.owed, "is", "are"));
+    print(&format!("{objects} compared with their records: {owed} announced now, {} on their way\n", found.pending))
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use super::registry::{self, Address};
 use super::server::Refusal;
 use super::socket;
 use super::status::{
-    CachePruned, CacheVerified, HeldEntry, OddKeyList, OutboxEntry, Pending, Refreshed, Retried, Settled, Status,
-    Unmounted,
+    CachePruned, CacheVerified, HeldEntry, OddKeyList, OutboxEntry, OutboxReconciled, Pending, Refreshed, Retried,
+    Settled, Status, Unmounted,
 };
 
 /// How long a listing of every key may take: a thousand objects a request, at ten requests a second some
@@ -125,6 +125,16 @@ impl Client {
     /// See [`Error`].
     pub fn outbox_retry(&self) -> Result<u64> {
         self.ask("POST", "/outbox/retry", ANSWER_TIME).map(|retried: Retried| retried.count)
+    }
+
+    /// `POST /outbox/reconcile`; `path` is absolute within the mount. Takes as long as listing both buckets, and as
+    /// announcing takes where much is missing.
+    ///
+    /// # Errors
+    /// [`ActionError::NotFound`] if there is no such directory, [`ActionError::Failed`] if there is nothing to
+    /// compare with, or a bucket could not be listed.
+    pub fn outbox_reconcile(&self, path: Option<&str>) -> Result<OutboxReconciled> {
+        self.ask("POST", &about("/outbox/reconcile", path), READING_TIME)
     }
 
     /// `GET /held`

@@ -27,8 +27,8 @@ pub use registry::{Address, Registration, find, forget, mount_path, of_process, 
 pub use server::Server;
 pub use status::{
     BucketVersion, CachePruned, CacheStatus, CacheVerified, Counters, HeldEntry, InFlight, MappingStatus, MoveStatus,
-    OddKeyEntry, OddKeyList, OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem, Refreshed, Retried,
-    RottenFile, Status, SyncStatus, Unmounted, Waiting,
+    OddKeyEntry, OddKeyList, OutboxEntry, OutboxReconciled, OutboxState, PassthroughStatus, Pending, Phase, Problem,
+    Refreshed, Retried, RottenFile, Status, SyncStatus, Unmounted, Waiting,
 };
 
 use std::time::Duration;
@@ -97,6 +97,17 @@ pub trait Actions: Send + Sync {
     /// # Errors
     /// [`ActionError::Failed`] if the journal failed.
     fn cache_verify(&self) -> BoxFuture<'_, std::result::Result<CacheVerified, ActionError>>;
+
+    /// Compares the objects below `path` (a directory, absolute within the mount), or of all mappings, with the
+    /// success records in the log bucket, and announces what has none or an older one.
+    ///
+    /// # Errors
+    /// [`ActionError::NotFound`] if there is no such directory, [`ActionError::Failed`] if there is nothing to
+    /// compare with, or a bucket could not be listed.
+    fn outbox_reconcile(
+        &self,
+        path: Option<String>,
+    ) -> BoxFuture<'_, std::result::Result<OutboxReconciled, ActionError>>;
 
     /// Sends failed announcements again; returns how many.
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>>;

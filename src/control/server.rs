@@ -103,6 +103,7 @@ fn router(actions: Arc<dyn Actions>) -> Router {
         .route("/umount", post(umount))
         .route("/outbox", get(outbox))
         .route("/outbox/retry", post(retry))
+        .route("/outbox/reconcile", post(reconcile))
         .route("/held", get(|State(actions): Shared| async move { answer(actions.held().await) }))
         .route("/odd-keys", get(|State(actions): Shared| async move { Json(actions.odd_keys().await) }))
         .route("/held/accept", post(accept))
@@ -133,6 +134,10 @@ async fn outbox(State(actions): Shared, Query(query): Query<OutboxQuery>) -> Res
 
 async fn retry(State(actions): Shared) -> Response {
     answer(actions.outbox_retry().await.map(|count| Retried { count }))
+}
+
+async fn reconcile(State(actions): Shared, Query(query): Query<PathQuery>) -> Response {
+    answer(actions.outbox_reconcile(query.path).await)
 }
 
 async fn accept(State(actions): Shared, Query(query): Query<HeldQuery>) -> Response {

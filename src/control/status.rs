@@ -408,6 +408,18 @@ pub struct RottenFile {
     pub dropped: bool,
 }
 
+/// `POST /outbox/reconcile`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutboxReconciled {
+    /// Objects that were compared with their records.
+    pub objects: u64,
+    /// Objects that had no record or an older one: they are announced now.
+    pub owed: u64,
+    /// Objects whose announcement was owed, under way or had failed already.
+    pub pending: u64,
+}
+
 /// `POST /outbox/retry`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -82,6 +82,14 @@ impl Actions for Scripted {
         async { Ok(CacheVerified { files: 2, rotten, ..Default::default() }) }.boxed()
     }
 
+    fn outbox_reconcile(
+        &self,
+        path: Option<String>,
+    ) -> BoxFuture<'_, std::result::Result<OutboxReconciled, ActionError>> {
+        self.note(format!("reconcile {path:?}"));
+        async { Ok(OutboxReconciled { objects: 9, owed: 2, pending: 1 }) }.boxed()
+    }
+
     fn outbox_retry(&self) -> BoxFuture<'_, std::result::Result<u64, ActionError>> {
         async { Err(ActionError::Failed("disk".into())) }.boxed()
     }
@@ -133,6 +141,8 @@ async fn questions_reach_the_daemon_and_answers_come_back() {
     assert_eq!((pruned.files, pruned.bytes), (2, 5));
     let verified = ask(&served.client, |client| client.cache_verify()).await.unwrap();
     assert!(verified.files == 2 && verified.rotten[0].dropped && verified.rotten[0].path == "/a");
+    let compared = ask(&served.client, |client| client.outbox_reconcile(Some("/d"))).await.unwrap();
+    assert_eq!((compared.objects, compared.owed, compared.pending), (9, 2, 1));
     let list = ask(&served.client, |client| client.outbox_list(5)).await.unwrap();
     assert_eq!(list.first().map(|entry| entry.state), Some(OutboxState::Failed));
     let failed = ask(&served.client, |client| client.outbox_retry()).await.unwrap_err();
@@ -146,6 +156,7 @@ async fn questions_reach_the_daemon_and_answers_come_back() {
             "pending Some(\"/absent\")",
             "umount 1.5s",
             "refresh Some(\"/a b\")",
+            "reconcile Some(\"/d\")",
             "list 5"
         ]
     );

@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 use crate::config::{self, Config};
 use crate::control::{
     ActionError, Actions, CachePruned, CacheStatus, CacheVerified, Counters, HeldEntry, InFlight, MAX_LISTED,
-    MappingStatus, MoveStatus, OddKeyList, OutboxEntry, OutboxState, PassthroughStatus, Pending, Phase, Problem,
-    RottenFile, Status, SyncStatus, Waiting,
+    MappingStatus, MoveStatus, OddKeyList, OutboxEntry, OutboxReconciled, OutboxState, PassthroughStatus, Pending,
+    Phase, Problem, RottenFile, Status, SyncStatus, Waiting,
 };
 use crate::fuse::Mounted;
 use crate::namespace::{Lookup, Tree};
@@ -25,7 +25,7 @@ use super::build::Rooms;
 use super::drain::Drained;
 use super::held::{self, hold_text};
 use super::notify::Notify;
-use super::odd;
+use super::{odd, reconcile};
 
 /// The daemon, as the control socket and the main loop see it.
 #[derive(Clone)]
@@ -467,6 +467,17 @@ impl Actions for Daemon {
                 unknown: verified.unknown,
                 rotten: rotten.map(|one| RottenFile { path: one.path, dropped: one.dropped }).collect(),
             })
+        }
+        .boxed()
+    }
+
+    fn outbox_reconcile(&self, path: Option<String>) -> BoxFuture<'_, Result<OutboxReconciled, ActionError>> {
+        async move {
+            let below = match path.as_deref().filter(|path| path.contains(|c| c != '/')) {
+                Some(path) => Some(self.find(path).await?),
+                None => None,
+            };
+            reconcile::below(&self.rooms, below).await
         }
         .boxed()
     }

@@ -18,6 +18,7 @@ mod held;
 mod notify;
 mod odd;
 mod owed;
+mod reconcile;
 mod scan;
 mod signals;
 

@@ -149,6 +149,12 @@ impl Mapping {
         self.offline.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a key is one that is never shown and never announced.
+    pub fn is_reserved(&self, key: &Key) -> bool {
+        let below = key.as_str().strip_prefix(self.prefix.as_str()).and_then(|path| path.strip_prefix(RESERVED_NAME));
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// The reserved key of a version of an inode of this mount (R3): inode numbers are every
     /// host's own.
     pub fn reserved_key(&self, mount_uuid: &str, ino: Ino, generation: u64) -> Key {

@@ -10,7 +10,6 @@ use super::Namespace;
 use super::error::{Error, Result};
 use super::escape::{free_name, is_plain, reasons};
 use super::inode::Inode;
-use super::mapping::RESERVED_NAME;
 use super::merge::Listed;
 use super::tree::Tree;
 
@@ -141,7 +140,6 @@ impl Namespace {
         if mapping.is_offline() {
             return Err(Error::Offline(mapping.store.name().to_owned()));
         }
-        let reserved = format!("{}{RESERVED_NAME}/", mapping.prefix);
         let mut found = OddKeys::default();
         // Objects that the listing is still below: each begins with the one before.
         let mut above: Vec<(String, bool)> = Vec::new();
@@ -152,10 +150,11 @@ impl Namespace {
             mapping.observe(&page);
             let page = page?;
             for meta in page.objects {
-                let key = meta.key.0;
-                let Some(path) = key.strip_prefix(&mapping.prefix).filter(|_| !key.starts_with(&reserved)) else {
+                if mapping.is_reserved(&meta.key) {
                     continue;
-                };
+                }
+                let key = meta.key.0;
+                let Some(path) = key.strip_prefix(&mapping.prefix) else { continue };
                 found.objects += 1;
                 above.retain(|(before, _)| key.starts_with(before.as_str()));
                 for (before, told) in &mut above {

@@ -176,12 +176,18 @@ impl Outbox {
 
     /// Compares the objects under `prefix` with the success records, and owes what has no record or
     /// one older than itself (O4): OMS does not promise delivery either. Memory stays bounded: it
-    /// waits while much is owed already.
+    /// waits while much is owed already. Private keys are never announced.
     ///
     /// # Errors
     /// [`Error::NoRecords`] without a log bucket, [`Error::Store`] if either bucket cannot be listed
     /// (what was found until then is owed), [`Error::UnknownTarget`], [`Error::Journal`].
-    pub async fn reconcile(&self, sync: TargetId, source: &dyn ObjectStore, prefix: &str) -> Result<Reconciled> {
-        reconcile::reconcile(&self.ledger, sync, source, prefix).await
+    pub async fn reconcile(
+        &self,
+        sync: TargetId,
+        source: &dyn ObjectStore,
+        prefix: &str,
+        is_private: impl Fn(&Key) -> bool + Send,
+    ) -> Result<Reconciled> {
+        reconcile::reconcile(&self.ledger, sync, source, prefix, is_private).await
     }
 }

@@ -42,6 +42,7 @@ pub(super) async fn reconcile(
     sync: TargetId,
     source: &dyn ObjectStore,
     prefix: &str,
+    is_private: impl Fn(&Key) -> bool + Send,
 ) -> Result<Reconciled> {
     let (log, keys) = {
         let state = ledger.state();
@@ -55,6 +56,9 @@ pub(super) async fn reconcile(
     let mut found = Reconciled::default();
     let mut missing: Vec<Name> = Vec::new();
     while let Some(object) = objects.next().await? {
+        if is_private(&object.key) {
+            continue;
+        }
         found.objects += 1;
         let key = object.key.as_str();
         if !ledger.is_idle_for(sync, &object.key) {

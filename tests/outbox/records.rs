@@ -114,14 +114,14 @@ async fn reconcile_owes_what_is_missing_or_newer_than_its_record() {
     source.plant(&long, now - 1000); // never recorded, in the long form
     world.log.plant(&success("data/00-deleted"), now - 900);
 
-    let found = start.outbox.reconcile(start.sync, &*source, "data/").await.unwrap();
+    let found = start.outbox.reconcile(start.sync, &*source, "data/", |_| false).await.unwrap();
     assert_eq!((found.objects, found.owed, found.pending), (23, 5, 0));
     start.until_nothing_is_left().await;
     let told: BTreeSet<String> = world.oms.calls().into_iter().flatten().collect();
     let expected = ["data/05", "data/06", "data/077", "data/99", long.as_str()];
     assert_eq!(told, expected.into_iter().map(str::to_owned).collect());
 
-    let again = start.outbox.reconcile(start.sync, &*source, "data/").await.unwrap();
+    let again = start.outbox.reconcile(start.sync, &*source, "data/", |_| false).await.unwrap();
     assert_eq!((again.objects, again.owed), (23, 0), "what was told now is recorded now");
     assert!(world.log.name().starts_with("cos://"));
     start.stop().await;

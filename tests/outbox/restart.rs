@@ -226,7 +226,7 @@ async fn without_a_log_bucket_telling_is_enough() {
         }
     };
     outbox.run(told).await.unwrap();
-    assert!(matches!(outbox.reconcile(sync, &*world.log, "").await, Err(Error::NoRecords(_))));
+    assert!(matches!(outbox.reconcile(sync, &*world.log, "", |_| false).await, Err(Error::NoRecords(_))));
     assert!(journal.load().unwrap().announcements.is_empty());
     journal.close().unwrap();
 }
