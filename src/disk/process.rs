@@ -32,12 +32,18 @@ const DUMPING: [i32; 10] = [
 /// The low bits of a wait status: the signal that ended the process (wait(2)).
 const TERM_SIGNAL: i64 = 0x7f;
 
+/// The variable that names another file than [`BOOT_ID`]: tests that cut the power play a reboot with it.
+const BOOT_ID_VARIABLE: &str = "FERRYFS_BOOT_ID_FILE";
+
 /// The identity of this boot: differs after a reboot, and only then.
 ///
 /// # Errors
 /// As reading a file.
 pub fn boot_id() -> io::Result<String> {
-    boot_id_from(Path::new(BOOT_ID))
+    match std::env::var_os(BOOT_ID_VARIABLE) {
+        Some(path) => boot_id_from(Path::new(&path)),
+        None => boot_id_from(Path::new(BOOT_ID)),
+    }
 }
 
 /// The same from another file, for tests that play a reboot.
