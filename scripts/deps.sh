@@ -25,6 +25,10 @@ test)
     for program in git vim rsync curl logrotate strace s3fs; do
         need "$program" "$program"
     done
+    # What tests/power cuts the power of.
+    need mkfs.ext4 e2fsprogs
+    need mkfs.xfs xfsprogs
+    need mkfs.btrfs btrfs-progs
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
     ;;
 bench)

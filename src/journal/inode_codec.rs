@@ -11,16 +11,16 @@ pub(super) const SELECT: &str = "
     SELECT ino, target, kind, parent, name, linked, mode, uid, gid, mtime, attrs_known, ctime, attr_generation,
         remote_attr_generation, size, symlink, content, generation, remote_generation, backing, mark_ino, mark_size,
         mark_mtime, mark_ctime, mark_synced, hold, remote_key, remote_etag, remote_size, remote_crc64,
-        remote_version_id, remote_last_modified, recheck_at, marker_wanted, xattrs, segment
+        remote_version_id, remote_last_modified, recheck_at, marker_wanted, xattrs, segment, told
     FROM inode";
 
 const INSERT: &str = "
     INSERT OR REPLACE INTO inode (ino, target, kind, parent, name, linked, mode, uid, gid, mtime, attrs_known, ctime,
         attr_generation, remote_attr_generation, size, symlink, content, generation, remote_generation, backing,
         mark_ino, mark_size, mark_mtime, mark_ctime, mark_synced, hold, remote_key, remote_etag, remote_size,
-        remote_crc64, remote_version_id, remote_last_modified, recheck_at, marker_wanted, xattrs, segment)
+        remote_crc64, remote_version_id, remote_last_modified, recheck_at, marker_wanted, xattrs, segment, told)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
-        ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36)";
+        ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37)";
 
 /// Writes the whole row.
 pub(super) fn insert(conn: &Connection, row: &InodeRow) -> rusqlite::Result<()> {
@@ -62,6 +62,7 @@ pub(super) fn insert(conn: &Connection, row: &InodeRow) -> rusqlite::Result<()> 
         row.marker_wanted,
         row.xattrs,
         row.segment,
+        row.told,
     ])?;
     Ok(())
 }
@@ -93,6 +94,7 @@ pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<InodeRow> {
         marker_wanted: row.get(33)?,
         xattrs: row.get(34)?,
         segment: row.get(35)?,
+        told: row.get(36)?,
     })
 }
 

@@ -134,8 +134,12 @@ pub struct InodeRow {
     pub remote_generation: u64,
     /// The backing file.
     pub backing: Option<BackingNo>,
-    /// Of `Flushed`, `Closed` and `Clean` content.
+    /// Of `Flushed`, `Closed` and `Clean` content; of `Open` content as a program last heard that it is on
+    /// the disk.
     pub mark: Option<Mark>,
+    /// A program has heard (fsync, O_SYNC, `close = "disk"`) that local content which the bucket may not have is
+    /// on the disk: after a power cut what is here keeps its name, whatever was written later.
+    pub told: bool,
     /// Of `Torn` content.
     pub hold: Option<Hold>,
     /// What the bucket has of it.

@@ -31,7 +31,7 @@ const WAL_LIMIT_BYTES: i64 = 64 << 20;
 
 /// Step `n` leads from schema `n` to `n + 1`; PRAGMA user_version holds the number. Never edit a
 /// step that was released: add one.
-const STEPS: &[&str] = &[FIRST, PARTIAL, SOURCES, XATTRS, COPIES];
+const STEPS: &[&str] = &[FIRST, PARTIAL, SOURCES, XATTRS, COPIES, TOLD];
 
 /// 64-bit unsigned numbers are stored as the signed number with the same bits (J3); times are
 /// nanoseconds since the epoch; enumerations are the numbers of codec.rs.
@@ -177,6 +177,11 @@ ALTER TABLE inode ADD COLUMN xattrs TEXT;
 ALTER TABLE inode ADD COLUMN segment TEXT;
 ALTER TABLE attribute ADD COLUMN xattrs TEXT;
 DELETE FROM attribute;
+";
+
+/// What programs were told of content on the disk. Of older rows nothing is known.
+const TOLD: &str = "
+ALTER TABLE inode ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Whether there is a database file.

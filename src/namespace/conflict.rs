@@ -52,7 +52,7 @@ impl Namespace {
         let (aside, commit) = self.update(Durability::Disk, |tree, ops| tree.stand_aside(ino, meta, moment, ops));
         commit.durable().await?;
         let aside = aside?;
-        self.announce(aside.iter().flat_map(|(_, replaced)| replaced.clone()).collect());
+        self.announce(aside.iter().flat_map(|(_, replaced)| replaced.clone()));
         Ok(aside.map(|(name, _)| name))
     }
 

@@ -4,13 +4,14 @@
 //! The row of what is aside has the top of its mapping as parent and its whole path there as name:
 //! directories may be renamed or removed meanwhile without its place being forgotten.
 
-use crate::journal::{Content, Op, Remote};
+use crate::journal::{Content, Hold, Op, Remote};
 use crate::types::{Ino, Key, TargetId, TimeNs};
 
 use super::change::Unlinked;
 use super::error::{Error, Result};
 use super::escape::shows;
 use super::inode::Inode;
+use super::merge::Replaced;
 use super::tree::Tree;
 
 /// What became of a name whose held content was let go.
@@ -49,22 +50,44 @@ impl Tree {
         there.or_else(|| Some(Key(format!("{}{}", self.mapping_of(ino)?.prefix, self.held_path(ino)?))))
     }
 
-    /// Gives the name of an inode back to its remote version, if that is the one that belongs there:
-    /// a new inode takes the name, the old one lives on nameless with its local content.
-    pub fn set_aside(&mut self, ino: Ino, ops: &mut Vec<Op>) {
-        let Some(key) = self.key(ino) else { return };
-        let belongs = self.get(ino).and_then(|inode| inode.row.remote.as_ref()).is_some_and(|there| there.key == key);
-        if !belongs {
-            return;
+    /// After a power cut (C5): gives the name of held content back to the version of it that the bucket has, its
+    /// own or, where it had replaced another file, that one's. The old inode lives on nameless with its local
+    /// content. Not if a program has heard that the content is on the disk; of none at all nobody relies on
+    /// anything.
+    pub fn set_aside_if_doubtful(&mut self, ino: Ino, ops: &mut Vec<Op>) -> Option<Replaced> {
+        let row = &self.get(ino)?.row;
+        let doubtful = row.content == Content::Torn && row.hold == Some(Hold::Power) && !(row.told && row.size > 0);
+        let key = self.key(ino)?;
+        // A request whose outcome nobody knows yet may have brought a better version.
+        let mut sent = self.attempted.values().flatten();
+        if !doubtful || !row.linked || sent.any(|one| one.ino == ino && !one.late) {
+            return None;
         }
-        let Some(path) = self.path(ino) else { return };
-        match self.give_name_back(ino, ops) {
-            Ok(_) => {
-                self.put_aside(ino, path);
-                self.persist(ino, ops);
+        let (target, parent, name, ctime) = (row.target, row.parent, row.name.clone(), row.ctime);
+        let path = self.path(ino)?;
+        if row.remote.as_ref().is_some_and(|there| there.key == key) {
+            if let Err(error) = self.give_name_back(ino, ops) {
+                tracing::error!(%error, path, "the remote version cannot take its name back");
+                return None;
             }
-            Err(error) => tracing::error!(%error, path, "the remote version cannot take its name back"),
+        } else if row.remote.is_none() && self.removal(target, &key).is_some() && !self.is_attempted(target, &key) {
+            // Its removal has waited for what was to replace it. Of it no more is known than its ETag: a listing
+            // shows it again. Not while a late request may arrive there: nothing would hold its undoing off.
+            self.settle_removal(target, &key, None, ops);
+            self.detach(parent, &name, ctime);
+            if let Some(inode) = self.get_mut(ino) {
+                inode.row.linked = false;
+            }
+        } else {
+            return None;
         }
+        self.put_aside(ino, path);
+        self.persist(ino, ops);
+        Some(Replaced { ino, parent, name, trash: None })
+    }
+
+    fn is_attempted(&self, target: TargetId, key: &Key) -> bool {
+        self.attempted.contains_key(&(target, key.clone()))
     }
 
     /// A row that has no name remembers its path.

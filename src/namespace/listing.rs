@@ -258,7 +258,8 @@ impl Namespace {
         Ok(rows.into_iter().map(|row| (row.key.clone(), row)).collect())
     }
 
-    pub(super) fn announce(&self, replaced: Vec<Replaced>) {
+    /// The kernel forgets these names.
+    pub(crate) fn announce(&self, replaced: impl IntoIterator<Item = Replaced>) {
         for one in replaced {
             // Nobody listens during shutdown only.
             let _gone = self.inner.replaced.send(one);

@@ -464,6 +464,7 @@ impl Inode {
             remote_generation: 0,
             backing: None,
             mark: None,
+            told: false,
             hold: None,
             remote: None,
             recheck_at: None,

@@ -152,6 +152,19 @@ impl Uploader {
         Ok(Next::Done)
     }
 
+    /// An attempt that a power cut left unanswered is settled: what was made of the content later makes way for the
+    /// version that the bucket has (C5).
+    pub(super) async fn give_way(&self, ino: Ino) -> StepResult<()> {
+        let (replaced, commit) =
+            self.inner.namespace.update(Durability::Buffered, |tree, ops| tree.set_aside_if_doubtful(ino, ops));
+        commit.durable().await?;
+        if let Some(replaced) = replaced {
+            self.inner.namespace.expire(replaced.parent);
+            self.inner.namespace.announce([replaced]);
+        }
+        Ok(())
+    }
+
     /// After any attempt: the inode may be forgotten, or has changed meanwhile: whether it waits for
     /// another step.
     pub(super) async fn end_attempt(&self, ino: Ino) -> StepResult<bool> {

@@ -76,6 +76,7 @@ impl Uploader {
             None => false,
         });
         let next = self.commit(Sent { attempt, remote, content }).await;
+        self.give_way(attempt.ino).await?;
         if exists {
             self.end_attempt(attempt.ino).await?;
             // Also if nothing is left to do: its failure is over.
@@ -122,6 +123,7 @@ impl Uploader {
         if parked.is_none() {
             self.drop_attempt(attempt).await?;
         }
+        self.give_way(attempt.ino).await?;
         let now = self.now();
         // The pause after its failure stays.
         self.queue().ensure(super::queue::Work::Inode(attempt.ino), now);

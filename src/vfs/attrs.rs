@@ -168,13 +168,14 @@ impl Vfs {
             version.mark = Mark { synced: version.mark.synced, ..then };
         }
         // C3: our own change of the file moves the provisional mark too, or what was closed a
-        // moment ago would count as torn after a crash. The caller's commit waits for this row.
+        // moment ago would count as torn after a crash. The caller's commit waits for this row. The new times are
+        // not on the disk: the end of the session has that done.
         let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             if let Some(inode) = tree.get_mut(ino)
                 && inode.row.content == Content::Flushed
-                && let Some(marked) = inode.row.mark.filter(|marked| same_mark(marked, &now))
+                && inode.row.mark.is_some_and(|marked| same_mark(&marked, &now))
             {
-                inode.row.mark = Some(Mark { synced: marked.synced, ..then });
+                inode.row.mark = Some(then);
                 tree.persist(ino, ops);
             }
         });

@@ -75,22 +75,29 @@ impl Vfs {
             return Ok(None);
         }
         let disk = self.inner.options.close == ClosePolicy::Disk;
-        let now = match if disk { self.sync_backing(file, now).await } else { Ok(now) } {
-            Ok(now) => now,
-            Err(error) => {
-                // The kernel tells of that once: what is read of the file from now on may be anything.
-                session.hold = Some(Hold::DiskFailed);
-                self.take_mark_back(ino, session.hold).await?;
-                return Err(error);
+        let now = if disk {
+            match self.sync_backing(file, now).await {
+                Ok(now) => now,
+                Err(error) => {
+                    // The kernel tells of that once: what is read of the file from now on may be anything.
+                    session.hold = Some(Hold::DiskFailed);
+                    self.take_mark_back(ino, session.hold).await?;
+                    return Err(error);
+                }
             }
+        } else {
+            self.with_synced(ino, now)?
         };
         let durability = if disk { Durability::Disk } else { Durability::Buffered };
         let ((), commit) = self.inner.namespace.update(durability, |tree, ops| {
             let Some(inode) = tree.get_mut(ino) else { return };
-            if !matches!(inode.row.content, Content::Open | Content::Flushed) || inode.row.mark == Some(now) {
+            let marked = inode.row.content == Content::Flushed && inode.row.mark == Some(now);
+            if !matches!(inode.row.content, Content::Open | Content::Flushed) || marked {
                 return;
             }
             inode.row.content = Content::Flushed;
+            // What is not wholly here is not in this file alone.
+            inode.row.told |= disk && !partial;
             inode.row.mark = Some(now);
             take_times(inode, &now);
             if inode.row.linked {
@@ -338,7 +345,7 @@ impl Vfs {
         Ok(mark(file)?)
     }
 
-    /// A mark that a flush has synced stays so while nothing has moved since.
+    /// A mark that a flush or an fsync has synced stays so while nothing has moved since.
     fn with_synced(&self, ino: Ino, now: Mark) -> Result<Mark> {
         let marked = self.with_inode(ino, |inode| inode.row.mark)?;
         let synced = marked.is_some_and(|marked| marked.synced && same_mark(&marked, &now));

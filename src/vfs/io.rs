@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::cache::same_mark;
 use crate::disk;
 use crate::download;
 use crate::journal::{Content, Durability, Hold};
@@ -52,6 +53,15 @@ async fn write_at(file: &Arc<File>, data: &Bytes, offset: u64) -> Result<()> {
     }
     let (file, data) = (file.clone(), data.clone());
     off_thread(move || write(&file, &data)).await
+}
+
+/// What such an error of the disk makes of the content.
+pub(super) fn failure(error: &Error) -> Option<Hold> {
+    match error {
+        error if is_full(error) => Some(Hold::DiskFull),
+        Error::Io(error) if matches!(disk::errno(error), Some(libc::EIO | libc::EROFS)) => Some(Hold::DiskFailed),
+        _ => None,
+    }
 }
 
 /// There was no room, in the cache or on the disk.
@@ -152,11 +162,7 @@ impl Vfs {
     /// C6: a write that failed, of which we know. What is closed after it is not what the program meant it
     /// to be, whether it minds or not.
     async fn hold_failed(&self, ino: Ino, error: &Error) {
-        let hold = match error {
-            error if is_full(error) => Hold::DiskFull,
-            Error::Io(error) if matches!(disk::errno(error), Some(libc::EIO | libc::EROFS)) => Hold::DiskFailed,
-            _ => return,
-        };
+        let Some(hold) = failure(error) else { return };
         let mut state = self.inner.locks.lock(ino).await;
         if let Some(session) = state.session.as_mut() {
             session.hold = session.hold.or(Some(hold));
@@ -168,19 +174,50 @@ impl Vfs {
         if self.inner.options.fsync == FsyncPolicy::Disk {
             interruptible(self.own_content(ino)).await??;
         }
-        // The name must be as durable as the content: one barrier carries every row so far.
-        if self.with_inode(ino, |inode| inode.row.backing)?.is_some() {
-            let (_, file) = self.inner.backing_file(ino)?;
-            if let Err(error) = off_thread(move || disk::sync_file(&file)).await {
-                self.hold_failed(ino, &error).await;
-                return Err(error);
-            }
+        if let Err(error) = self.sync_to_disk(ino).await {
+            self.hold_failed(ino, &error).await;
+            return Err(error);
         }
-        self.inner.namespace.barrier().await?;
         match self.inner.options.fsync {
             FsyncPolicy::Disk => Ok(()),
             FsyncPolicy::Remote => self.push_for_caller(ino, Why::Fsync).await,
         }
+    }
+
+    /// Content and name are on the disk, and so is that a program hears of it (C5): after a power cut it finds
+    /// its content under its name.
+    pub(super) async fn sync_to_disk(&self, ino: Ino) -> Result<()> {
+        let (backing, generation) = self.with_inode(ino, |inode| (inode.row.backing, inode.row.generation))?;
+        if backing.is_none() {
+            return Ok(self.inner.namespace.barrier().await?);
+        }
+        let (_, file) = self.inner.backing_file(ino)?;
+        // Before the sync: what is written meanwhile is not meant, and moves the times.
+        let now = self.mark_now(ino, &file)?;
+        let synced = self.sync_backing(file, now).await?;
+        // The name must be as durable as the content: on disk, this row carries every one so far.
+        let ((), commit) = self.inner.namespace.update(Durability::Disk, |tree, ops| {
+            let Some(inode) = tree.get_mut(ino) else { return };
+            let row = &mut inode.row;
+            let same = row.backing == backing && row.generation == generation && inode.partial.is_none();
+            if !same || matches!(row.content, Content::Clean | Content::Absent) {
+                return;
+            }
+            let marked = match row.mark {
+                Some(marked) if same_mark(&marked, &synced) => Some(synced),
+                _ if row.content == Content::Open => Some(synced),
+                other => other,
+            };
+            if row.told && row.mark == marked {
+                return;
+            }
+            row.told = true;
+            row.mark = marked;
+            if row.linked {
+                tree.persist(ino, ops);
+            }
+        });
+        Ok(commit.durable().await?)
     }
 
     pub(super) async fn do_fsyncdir(&self, ino: Ino) -> Result<()> {

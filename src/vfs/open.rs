@@ -13,6 +13,7 @@ use crate::types::{Attrs, BackingNo, FileKind, Ino, TimeNs};
 use super::close::restore;
 use super::error::{Error, Result};
 use super::handles::{Handle, Source};
+use super::io;
 use super::locks::Locked;
 use super::reply::{Caller, Entry, OpenMode, Opened};
 use super::session::{Mode, Prior, Session};
@@ -59,7 +60,10 @@ impl Vfs {
         } else {
             self.ensure_readable(ino, state).await?;
         }
-        let attached = self.attach(ino, flags, caller, state);
+        // Of its writes we may not hear; each is on the disk when it returns.
+        let sync = write && durability == Durability::Disk;
+        let synced = if sync { self.sync_opened(ino, state).await } else { Ok(()) };
+        let attached = synced.and_then(|()| self.attach(ino, flags, caller, state));
         if attached.is_err() && state.writers == 0 && state.session.is_some() {
             // No RELEASE will come to end the session.
             self.try_end_session(ino, state).await;
@@ -115,6 +119,13 @@ impl Vfs {
             let backing = inode.row.backing.ok_or(Error::Corrupt)?;
             let row = &inode.row;
             let prior = Prior { content: row.content, generation: row.generation, mark: row.mark, hold: row.hold };
+            // What was synced and is nowhere else stays what programs rely on, in place; what the bucket has, it
+            // has better than a file that is being changed.
+            inode.row.told = match prior.content {
+                Content::Clean | Content::Absent => false,
+                Content::Closed | Content::Flushed => inode.row.told || synced,
+                Content::Open | Content::Torn => inode.row.told,
+            };
             inode.row.content = Content::Open;
             inode.row.generation += 1;
             inode.row.mark = None;
@@ -205,6 +216,7 @@ impl Vfs {
             inode.row.content = Content::Open;
             inode.row.generation += 1;
             inode.row.mark = None;
+            inode.row.told = false;
             inode.row.hold = None;
             inode.row.size = 0;
             inode.row.attrs.mtime = base.mtime;
@@ -233,6 +245,7 @@ impl Vfs {
         let ((), commit) = self.inner.namespace.update(Durability::Buffered, |tree, ops| {
             if let Some(inode) = tree.get_mut(ino) {
                 inode.row.size = size;
+                inode.row.told = false;
                 inode.row.hold = None;
                 tree.persist(ino, ops);
             }
@@ -332,17 +345,33 @@ impl Vfs {
             };
         }
         self.make_room(0).await?;
-        let (ino, base, commit) = self.make_file(place, mode, caller, Content::Open, durability(flags))?;
+        let (ino, base, commit) = self.make_file(place, mode, caller, Content::Open, Durability::Buffered)?;
         commit.durable().await?;
         let mut state = self.inner.locks.lock(ino).await;
         let prior = Prior { content: Content::Open, generation: 1, mark: None, hold: None };
         state.session = Some(Session::new(base, true, prior, self.monotonic()));
-        let opened = self.inner.backing_file(ino).and_then(|(_, file)| {
+        let sync = durability(flags) == Durability::Disk;
+        let synced = if sync { self.sync_opened(ino, &mut state).await } else { Ok(()) };
+        let opened = synced.and_then(|()| {
+            let (_, file) = self.inner.backing_file(ino)?;
             self.inner.live.insert(ino, file);
             self.attach(ino, flags, caller, &mut state)
         });
+        if opened.is_err() {
+            // No RELEASE will come to end the session.
+            self.try_end_session(ino, &mut state).await;
+        }
         self.inner.locks.release(ino, state);
         Ok((self.entry(ino)?, opened?))
+    }
+
+    /// O_SYNC: content and name are on the disk, or the session ends held.
+    async fn sync_opened(&self, ino: Ino, state: &mut Locked) -> Result<()> {
+        let synced = self.sync_to_disk(ino).await;
+        if let (Err(error), Some(session)) = (&synced, state.session.as_mut()) {
+            session.hold = session.hold.or(io::failure(error));
+        }
+        synced
     }
 
     /// A new regular file with an empty backing file; its lookup count is one.

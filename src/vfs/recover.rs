@@ -177,6 +177,8 @@ fn judge(cache: &Cache, row: &InodeRow, file: &File, start: Start<'_>) -> Result
                 Verdict::Torn(Hold::Crash)
             }
         }
+        // As a program left it at its last fsync: nothing is missing.
+        Content::Open if synced && holds(&row.mark) && now.size > 0 => Verdict::Torn(row.hold.unwrap_or(Hold::Crash)),
         Content::Open => Verdict::Torn(row.hold.unwrap_or(if rebooted { Hold::Power } else { Hold::Crash })),
         Content::Absent | Content::Clean => Verdict::Keep,
     })
@@ -200,6 +202,9 @@ fn apply(
             if let Some(backing) = row.backing {
                 cache.tell(backing, size, false);
             }
+            // What the last start could not know may be known by now.
+            let (_unseen, commit) = namespace.update(durability, |tree, ops| tree.set_aside_if_doubtful(row.ino, ops));
+            commit.in_background();
         }
         Verdict::Upload => {
             if let Some(backing) = row.backing {
@@ -279,7 +284,8 @@ fn apply(
 }
 
 /// After a power cut the name goes back to the remote version, if one exists, and the torn content
-/// lives on nameless (for `recover`); otherwise the torn content is visible at its path.
+/// lives on nameless (for `recover`); otherwise, or if a program was told that it is on the disk, the
+/// torn content is visible at its path.
 fn hold_torn(tree: &mut Tree, ino: Ino, hold: Hold, fresh: Option<BackingNo>, size: u64, ops: &mut Vec<Op>) {
     let Some(inode) = tree.get_mut(ino) else { return };
     inode.row.content = Content::Torn;
@@ -288,7 +294,6 @@ fn hold_torn(tree: &mut Tree, ino: Ino, hold: Hold, fresh: Option<BackingNo>, si
     inode.row.mark = None;
     inode.row.size = size;
     tree.persist(ino, ops);
-    if hold == Hold::Power {
-        tree.set_aside(ino, ops);
-    }
+    // Nothing is mounted yet that would have to forget the name.
+    let _unseen = tree.set_aside_if_doubtful(ino, ops);
 }

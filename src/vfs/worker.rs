@@ -93,10 +93,14 @@ impl Vfs {
             vfs.inner.namespace.read(|tree| {
                 let row = &tree.get(ino)?.row;
                 let waiting = matches!(row.content, Content::Closed | Content::Torn);
-                row.mark.filter(|mark| waiting && !mark.synced).map(|mark| (mark, row.generation))
+                row.mark.filter(|_| waiting).map(|mark| (mark, row.generation))
             })
         };
         let Some((marked, generation)) = closed(self) else { return Ok(()) };
+        if marked.synced {
+            // By an fsync before the close; that it was closed is not on the disk yet.
+            return Ok(self.inner.namespace.barrier().await?);
+        }
         let (_, file) = self.inner.backing_file(ino)?;
         let synced = match self.sync_backing(file, marked).await {
             Ok(synced) => synced,

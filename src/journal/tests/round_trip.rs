@@ -109,6 +109,7 @@ fn inode() -> BoxedStrategy<InodeRow> {
             recheck_at,
             xattrs: texts.0,
             segment: texts.1,
+            told: local.1 % 2 == 1,
         })
         .boxed()
 }
