@@ -265,6 +265,7 @@ fn survives(format: Format) {
 }
 
 #[test]
+#[ignore = "minutes long: see scripts/soak.sh"]
 fn what_programs_were_told_outlives_power_cuts() {
     survives(Format::Ext4);
 }
